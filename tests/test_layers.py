@@ -1,0 +1,56 @@
+"""Imports go one way, in the order of the flow."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import regraft
+
+SRC = Path(regraft.__file__).parent
+ORDER = [
+    "errors", "spec", "digest", "registry", "run", "data", "source", "cut", "cache", "head", "probe",
+    "tune", "search", "evidence", "artifact", "pretrain", "engine", "transfer", "estimator", "cli", "testing",
+]  # fmt: skip
+# An optional package and the one file that may import it.
+ADAPTERS = {"timm": "source/timm_hub.py", "openvino": "cache/openvino.py", "ray": "engine/ray.py"}
+
+
+def _imports(path: Path) -> list[tuple[int, str]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def _stage(path: Path) -> str:
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def test_a_stage_imports_only_earlier_ones():
+    bad = []
+    for path in sorted(SRC.rglob("*.py")):
+        if (stage := _stage(path)) == "__init__":
+            continue
+        for line, module in _imports(path):
+            parts = module.split(".")
+            if parts[0] == "regraft" and len(parts) > 1 and parts[1] in ORDER and parts[1] != stage:
+                if ORDER.index(parts[1]) > ORDER.index(stage):
+                    bad.append(f"{path.relative_to(SRC)}:{line} imports {module}")
+    assert not bad, "\n".join(bad)
+
+
+def test_optional_packages_stay_in_their_adapter():
+    bad = [
+        f"{path.relative_to(SRC)}:{line} imports {module}"
+        for path in sorted(SRC.rglob("*.py"))
+        for line, module in _imports(path)
+        if (package := module.split(".")[0]) in ADAPTERS
+        and path.relative_to(SRC).as_posix() != ADAPTERS[package]
+        and _stage(path) != "testing"
+    ]
+    assert not bad, "\n".join(bad)
