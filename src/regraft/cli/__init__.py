@@ -1,0 +1,62 @@
+"""The command line: one file per verb, flags taken from the dataclass that holds the intent.
+
+In comes what a person types; out goes a result on standard output (with `--json` nothing else), progress on
+standard error, and an exit status: 0 done, 2 the input is wrong (one message, no traceback), 1 a defect.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from regraft.errors import RegraftError
+
+VERBS = {
+    "fit": "Find out what to reuse, train the rest, and save a model with its report.",
+    "predict": "Classify files with a saved model.",
+    "inspect": "Show a source's layers and cuts, or a dataset's counts and problems.",
+    "probe": "Fit linear heads on every stage of a source and show what each depth holds.",
+    "plan": "Show what a fit would train and freeze, and what it would cost; trains nothing.",
+    "report": "Write a run's report again.",
+    "cache": "List, verify or clean the feature cache.",
+    "pretrain": "Train a network to be a source.",
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a verb when it is called, so that `regraft --help` does not wait for PyTorch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        return importlib.import_module(f"regraft.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(package_name="regraft")
+def cli() -> None:
+    """Transfer learning that decides what to reuse and proves that it paid off."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `regraft` command; always ends in SystemExit."""
+    try:
+        sys.exit(cli.main(arguments, standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except RegraftError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; what was finished is kept. The same command with --resume goes on.", err=True)
+        sys.exit(130)
