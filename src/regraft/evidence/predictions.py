@@ -1,0 +1,131 @@
+"""Answers on a split, one row per example: `predictions.csv`, and the pictures of the most confident mistakes.
+
+Letters: N examples, K classes.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from regraft.errors import RunError
+
+PICTURES = "pictures"
+PICTURE_SIDE = 128  # sharp at the size the report shows them, about 4 kB each
+MOST_PICTURES = 24
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said about one example.
+
+    Args:
+        key: content hash of the example.
+        name: for people, such as its path.
+        truth: the label it came with.
+        predicted: the class the model chose.
+        probability: of the class it chose, in [0, 1].
+    """
+
+    key: str
+    name: str
+    truth: str
+    predicted: str
+    probability: float
+
+    @property
+    def correct(self) -> bool:
+        """Whether the model agrees with the label."""
+        return self.truth == self.predicted
+
+
+def answers(
+    keys: Sequence[str], names: Sequence[str], labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]
+) -> tuple[Answer, ...]:
+    """Pair every example with what the model said about it.
+
+    Args:
+        keys: content hash of each example, N of them.
+        names: name of each example, N of them.
+        labels: class indices, (N,).
+        probabilities: rows that sum to one, (N, K).
+        classes: names of the K classes.
+
+    Example:
+        >>> answers(["9f"], ["a.jpg"], [0], [[0.2, 0.8]], ["ant", "bee"])[0].predicted
+        'bee'
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    best = p.argmax(axis=1)
+    rows = zip(keys, names, np.asarray(labels), best, p[np.arange(len(p)), best], strict=True)
+    return tuple(Answer(k, n, classes[t], classes[b], float(top)) for k, n, t, b, top in rows)
+
+
+def write_answers(path: Path, rows: Iterable[Answer]) -> None:
+    """Write answers as CSV with the header key,name,truth,predicted,probability."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Answer))
+        writer.writerows((r.key, r.name, r.truth, r.predicted, f"{r.probability:.6f}") for r in rows)
+
+
+def read_answers(path: Path) -> tuple[Answer, ...]:
+    """Read what `write_answers` wrote.
+
+    Raises:
+        RunError: a column is missing or a probability is not a number.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return tuple(
+                Answer(r["key"], r["name"], r["truth"], r["predicted"], float(r["probability"]))
+                for r in csv.DictReader(file)
+            )
+    except (KeyError, ValueError, TypeError) as error:
+        wanted = ",".join(field.name for field in fields(Answer))
+        raise RunError(f"{path} cannot be read ({error}); its columns must be {wanted}.") from error
+
+
+def confident_mistakes(rows: Iterable[Answer], most: int = MOST_PICTURES) -> tuple[Answer, ...]:
+    """The wrong answers that the model was most certain of, the most certain first.
+
+    Example:
+        >>> rows = answers("ab", "ab", [0, 0], [[0.1, 0.9], [0.4, 0.6]], ["ant", "bee"])
+        >>> [row.name for row in confident_mistakes(rows)]
+        ['a', 'b']
+    """
+    wrong = [row for row in rows if not row.correct]
+    return tuple(sorted(wrong, key=lambda row: (-row.probability, row.name, row.key))[:most])
+
+
+def save_pictures(run: Path, rows: Iterable[Answer], open_picture: Callable[[str], Image.Image]) -> int:
+    """Keep a thumbnail of each given example in the run folder, as pictures/KEY.jpg.
+
+    Args:
+        run: the run folder.
+        rows: whose pictures to keep, such as `confident_mistakes(...)`.
+        open_picture: gives the picture with a key.
+
+    Returns:
+        How many were written.
+    """
+    folder = run / PICTURES
+    folder.mkdir(exist_ok=True)
+    written = 0
+    for written, row in enumerate(rows, start=1):
+        _thumbnail(open_picture(row.key)).save(folder / f"{row.key}.jpg", quality=85)
+    return written
+
+
+def _thumbnail(picture: Image.Image) -> Image.Image:
+    """At most PICTURE_SIDE on the long side; small pictures grow by whole factors, their pixels kept square."""
+    small = picture.convert("RGB")
+    small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    factor = max(1, PICTURE_SIDE // max(small.size))
+    return small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST)
