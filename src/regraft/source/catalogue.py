@@ -1,0 +1,104 @@
+"""The catalogue of URI schemes, and the one door to all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from regraft.errors import SourceError, closest
+from regraft.registry import Registry
+from regraft.source.arch import build, canonical_arch
+from regraft.source.checkpoint import open_checkpoint
+from regraft.source.embedded import EMBEDDED, open_embedded
+from regraft.source.files import SUFFIXES
+from regraft.source.folder import open_folder
+from regraft.source.request import Request
+from regraft.source.source import Source, make_source
+from regraft.source.timm_hub import open_timm
+from regraft.spec import InputSpec
+
+Opener = Callable[[str, Request], Source]
+
+SCHEMES: Registry[Opener] = Registry("kind of source", SourceError)
+SCHEMES.add("timm", open_timm)
+SCHEMES.add("regraft", open_embedded)
+
+
+def load_source(
+    uri: str,
+    *,
+    arch: str | None = None,
+    input: InputSpec | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
+) -> Source:
+    """Open a pretrained network.
+
+    Args:
+        uri: `timm:NAME`, `regraft:NAME`, `python:pkg.mod:callable` (random weights only), a folder with
+            `config.json` and weights, or a weight file.
+        arch: which architecture a bare weight file belongs to: `timm:NAME` or `pkg.mod:callable`.
+        input: what the network expects, where the source does not say it or says it wrongly.
+        random_weights: the architecture alone; no weights are read or downloaded.
+        seed: of the random weights.
+
+    Returns:
+        The network in eval mode on the CPU, with its input, digest and load report.
+
+    Raises:
+        SourceError: not found, not readable, or not of this architecture.
+        MissingExtra: an optional package is needed to open it.
+
+    Example:
+        >>> source = load_source("regraft:cifar10-resnet20", random_weights=True)
+        >>> source.arch, source.n_params
+        ('regraft:cifar10-resnet20', 269722)
+    """
+    request = Request(uri, arch, input, random_weights, seed)
+    scheme, colon, name = uri.partition(":")
+    if colon and scheme in SCHEMES:
+        return SCHEMES[scheme](name, request)
+    path = Path(uri).expanduser()
+    if path.is_dir():
+        return open_folder(path, request)
+    if path.is_file():
+        return open_checkpoint(path, request)
+    raise _not_found(uri)
+
+
+def open_python(name: str, request: Request) -> Source:
+    """`python:pkg.mod:callable` as a source: an architecture without weights.
+
+    Raises:
+        SourceError: weights were asked for too, or there is no such callable.
+    """
+    request.without_arch()
+    arch = canonical_arch(f"python:{name}")
+    if not request.random_weights:
+        raise SourceError(
+            f"{arch} is an architecture, which has no pretrained weights. Pass its weight file: "
+            f"load_source('weights.pt', arch={arch!r}), or load_source({arch!r}, random_weights=True)"
+        )
+    model, spec = build(arch, seed=request.seed)
+    return make_source(request.uri, arch, {}, model, request.input_or(spec))
+
+
+SCHEMES.add("python", open_python)
+
+
+def _not_found(uri: str) -> SourceError:
+    known = [f"{scheme}:" for scheme in SCHEMES]
+    scheme, colon, name = uri.partition(":")
+    if colon and not name.startswith("\\"):
+        later = "" if "://" not in uri else " Download it first, then pass the file or folder."
+        return SourceError(
+            f"sources of kind {scheme + ':'!r} are not read today.{closest(scheme + ':', known)}{later} Expected "
+            f"{', '.join(f'{k}NAME' for k in known)}, a folder with config.json, or a weight file "
+            f"({', '.join(SUFFIXES)}). For example: load_source('regraft:cifar10-resnet20')"
+        )
+    embedded = closest(uri, [*EMBEDDED])
+    hint = f" Did you mean 'timm:{uri}'?" if not embedded and "/" not in uri and "." not in uri else ""
+    return SourceError(
+        f"there is no file or folder {uri!r}, and it names no catalogue.{embedded}{hint} For a catalogue put its "
+        "name in front: load_source('timm:resnet18') or load_source('regraft:cifar10-resnet20')"
+    )

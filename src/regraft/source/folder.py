@@ -1,0 +1,181 @@
+"""Folders with `config.json` and weights: timm's layout, and regraft's own.
+
+regraft's own layout, which `regraft pretrain` writes and the embedded sources use:
+
+    config.json        {"format": "regraft-source", "arch", "arch_args", "input", "classes", "licence", "origin"}
+    model.safetensors  the network's state_dict
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from regraft.errors import SourceError
+from regraft.source.arch import build
+from regraft.source.checkpoint import fill
+from regraft.source.files import SUFFIXES
+from regraft.source.request import Request
+from regraft.source.source import Source, make_source
+from regraft.source.timm_hub import input_of
+from regraft.spec import InputSpec
+
+FORMAT = "regraft-source"
+WEIGHTS = "model.safetensors"
+READ_TODAY = (
+    "Folders read today: timm's layout (config.json with 'architecture' and 'pretrained_cfg') and regraft's own "
+    f"(config.json with 'format': '{FORMAT}')"
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a folder's `config.json` says, whatever its layout."""
+
+    arch: str
+    arch_args: dict[str, Any]
+    input: InputSpec
+    classes: tuple[str, ...]
+    licence: str
+    origin: str
+
+
+def open_folder(folder: Path, request: Request) -> Source:
+    """A folder with `config.json` and weights as a source.
+
+    Raises:
+        SourceError: no config, a layout that is not read, or weights that do not fit it.
+    """
+    request.without_arch()
+    card = read_card(folder)
+    model, _ = build(card.arch, card.arch_args, seed=request.seed)
+    report = None if request.random_weights else fill(model, _weights(folder))
+    return make_source(
+        request.uri,
+        card.arch,
+        card.arch_args,
+        model,
+        request.input_or(card.input),
+        classes=card.classes,
+        licence=card.licence,
+        origin=card.origin,
+        report=report,
+    )
+
+
+def write_source(folder: Path, source: Source) -> None:
+    """Write a source as a folder in regraft's own layout; `load_source` opens it again.
+
+    Args:
+        folder: made if it is not there; files of the same names are replaced.
+        source: any source whose architecture can be rebuilt from its `arch` and `arch_args`.
+
+    Example:
+        >>> import tempfile
+        >>> from regraft.source import load_source
+        >>> from regraft.testing import tiny_source
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_source(folder, tiny_source())
+        >>> load_source(str(folder)).weights_digest == tiny_source().weights_digest
+        True
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    card = {
+        "format": FORMAT,
+        "arch": source.arch,
+        "arch_args": source.arch_args,
+        "input": source.input.to_dict(),
+        "classes": list(source.classes),
+        "licence": source.licence,
+        "origin": source.origin,
+    }
+    safetensors.torch.save_model(source.model, str(folder / WEIGHTS))
+    (folder / "config.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> Card:
+    """Read a folder's `config.json`.
+
+    Raises:
+        SourceError: there is none, or it is of a layout that is not read.
+    """
+    config = _read_config(folder)
+    try:
+        if config.get("format") == FORMAT:
+            return _own_card(config)
+        if isinstance(config.get("architecture"), str):
+            return _timm_card(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{folder / 'config.json'} lacks something or has a wrong value: {error!r}. {READ_TODAY}. "
+            "Compare with a whole one: write_source(folder, source) writes it"
+        ) from error
+    kind = config.get("model_type") or ", ".join(config.get("architectures") or ()) or "unknown"
+    raise SourceError(
+        f"{folder} is in a layout that is not read (kind: {kind}; transformers' layout is one). {READ_TODAY}. "
+        "For image networks: load_source('timm:NAME'), or a folder that timm.models.save_for_hf wrote"
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise SourceError(f"{folder} has no config.json. {READ_TODAY}. {_bare_weights_hint(folder)}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SourceError(f"{path} is not valid JSON ({error}). Copy it again, then pass {folder}") from error
+    if not isinstance(config, dict):
+        raise SourceError(f"{path} holds a {type(config).__name__}, expected an object. {READ_TODAY}.")
+    return config
+
+
+def _bare_weights_hint(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    name = files[0] if files else folder / "weights.pt"
+    return f"For bare weights pass the file and its architecture: load_source('{name}', arch='timm:NAME')"
+
+
+def _own_card(config: Mapping[str, Any]) -> Card:
+    return Card(
+        arch=config["arch"],
+        arch_args=dict(config.get("arch_args") or {}),
+        input=InputSpec.from_dict(config["input"]),
+        classes=tuple(config.get("classes") or ()),
+        licence=config.get("licence") or "",
+        origin=config.get("origin") or "",
+    )
+
+
+def _timm_card(config: Mapping[str, Any]) -> Card:
+    """As timm.models.load_model_config_from_hf reads it; older files keep the card at the top level."""
+    card = config.get("pretrained_cfg") or config
+    arch_args = dict(config.get("model_args") or {})
+    for key in ("num_classes", "global_pool"):
+        if config.get(key) is not None:
+            arch_args.setdefault(key, config[key])
+    labels = config.get("label_names") or card.get("label_names") or ()
+    provenance = config.get("provenance") or {}
+    return Card(
+        arch=f"timm:{config['architecture']}",
+        arch_args=arch_args,
+        input=input_of(card),
+        classes=tuple(labels),
+        licence=card.get("license") or "",
+        origin=provenance.get("source_repository") or card.get("hf_hub_id") or "",
+    )
+
+
+def _weights(folder: Path) -> Path:
+    for name in (WEIGHTS, "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise SourceError(
+        f"{folder} has a config.json but no {WEIGHTS}. Copy the weights beside it, or build the architecture "
+        f"alone: load_source('{folder}', random_weights=True)"
+    )

@@ -1,0 +1,150 @@
+"""`timm:NAME`: networks of PyTorch Image Models, weights from the Hugging Face hub.
+
+Wightman: PyTorch Image Models, 2019, https://github.com/huggingface/pytorch-image-models
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from regraft.errors import MissingExtra, SourceError, closest
+from regraft.source.arch import ARCHITECTURES, build
+from regraft.source.request import Request
+from regraft.source.source import Source, make_source
+from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingExtra("timm", "timm", "open networks of timm") from error
+    return timm
+
+
+def build_timm(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, InputSpec]:
+    """An architecture of timm with fresh weights; never touches the network."""
+    model = _create(name, arch_args, pretrained=False)
+    return model, input_of(model.pretrained_cfg)
+
+
+ARCHITECTURES.add("timm", build_timm)
+
+
+def open_timm(name: str, request: Request) -> Source:
+    """`timm:NAME` as a source.
+
+    Raises:
+        SourceError: no such network, one without pretrained weights, or the download failed.
+        MissingExtra: timm is not installed.
+    """
+    request.without_arch()
+    arch = f"timm:{name}"
+    if request.random_weights:
+        model, spec = build(arch, seed=request.seed)
+        return make_source(request.uri, arch, {}, model, request.input_or(spec))
+    model = _pretrained(name)
+    card = model.pretrained_cfg
+    return make_source(
+        request.uri,
+        arch,
+        {},
+        model,
+        request.input_or(input_of(card)),
+        classes=tuple(card.get("label_names") or ()),
+        licence=card.get("license") or "",
+        origin=card.get("hf_hub_id") or card.get("url") or "",
+    )
+
+
+def _pretrained(name: str) -> Any:
+    _check_has_weights(name)
+    try:
+        return _create(name, {}, pretrained=True)
+    except SourceError:
+        raise
+    except Exception as error:  # hub, HTTP and file-system errors of several libraries
+        raise SourceError(
+            f"the weights of timm:{name} could not be fetched ({_first_line(error)}). They are downloaded once "
+            "from the Hugging Face hub into its cache ($HF_HOME, else ~/.cache/huggingface); HF_HUB_OFFLINE=1 "
+            "forbids the download. Without a network, copy a folder with config.json and model.safetensors from "
+            f"a machine that has one and pass the folder: load_source('path/to/{name}')"
+        ) from error
+
+
+def _check_has_weights(name: str) -> None:
+    timm = _timm()
+    _check_name(name)
+    if not timm.is_model_pretrained(name):
+        tagged = [option for option in timm.list_models(pretrained=True) if option.split(".")[0] == name]
+        others = tagged or timm.list_models(pretrained=True)
+        raise SourceError(
+            f"timm has no pretrained weights for {name!r}.{closest(name, others)} "
+            f"For the bare architecture: load_source('timm:{name}', random_weights=True)"
+        )
+
+
+def _check_name(name: str) -> None:
+    timm = _timm()
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        raise SourceError(
+            f"timm has no network {base!r}.{closest(base, timm.list_models())} "
+            "All names: python -c 'import timm; print(timm.list_models())'"
+        )
+    tags = [option.partition(".")[2] for option in timm.list_pretrained(base)] if tag else []
+    if tag and tag not in tags:
+        raise SourceError(
+            f"timm has no weights {tag!r} for {base}.{closest(tag, tags)} It has: "
+            f"{', '.join(f'timm:{base}.{option}' for option in tags) or 'none'}"
+        )
+
+
+def _create(name: str, arch_args: Mapping[str, Any], *, pretrained: bool) -> Any:
+    timm = _timm()
+    _check_name(name)
+    try:
+        return timm.create_model(name, pretrained=pretrained, **arch_args)
+    except (TypeError, AssertionError) as error:
+        raise SourceError(
+            f"timm:{name} cannot be built with {dict(arch_args)}: {_first_line(error)}. "
+            f"Without arguments it can: build('timm:{name}')"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def input_of(card: Mapping[str, Any]) -> InputSpec:
+    """The input that a pretrained card of timm describes.
+
+    Example:
+        >>> input_of({"input_size": [3, 160, 160], "crop_pct": 0.9, "interpolation": "bilinear"}).size
+        (3, 160, 160)
+    """
+    size = tuple(card.get("input_size") or (3, 224, 224))
+    interpolation = card.get("interpolation")
+    crop_mode = card.get("crop_mode")
+    return InputSpec(
+        size=(size[0], size[1], size[2]),
+        mean=_channels(card.get("mean") or IMAGENET_MEAN, size[0]),
+        std=_channels(card.get("std") or IMAGENET_STD, size[0]),
+        # timm's "random" and "lanczos" have no twin here; bicubic is timm's own default.
+        interpolation=interpolation if interpolation in _INTERPOLATIONS else "bicubic",
+        crop_pct=float(card.get("crop_pct") or 1.0),
+        # "border" pads what "center" would have to enlarge; for pictures larger than the crop they agree.
+        crop_mode="squash" if crop_mode == "squash" else "center",
+    )
+
+
+def _channels(values: Any, channels: int) -> tuple[float, ...]:
+    """One number per channel; a card for grey pictures may still give three."""
+    values = tuple(float(value) for value in values)
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
