@@ -1,0 +1,108 @@
+"""Multinomial logistic regression with an L2 penalty, fitted by L-BFGS; C chosen by cross-validation.
+
+Minimises  sum of -log p(y_i) + |w|² / (2 C)  over w and an unpenalised intercept: scikit-learn's objective over C.
+In the row coordinates R = U S the Hessian is nearly diagonal, with about S_j² / K + 1/C in direction j. Dividing
+each direction by the square root of that makes the problem round, and L-BFGS ends in tens of steps where it takes
+hundreds on raw features. Folds and values of C share R; each fit starts at the last C's solution.
+
+Shape letters: N examples, D features, r rank, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from regraft.probe.fitted import Fitted, assemble, log_loss
+from regraft.probe.rows import RowSpace, row_space
+
+# Divided by D, because the squared length of a standardised row is about D.
+RELATIVE_CS = tuple(float(value) for value in np.logspace(-1, 4, 6))
+N_FOLDS = 5
+
+
+def logistic(
+    X: np.ndarray | RowSpace,
+    y: np.ndarray,
+    n_classes: int,
+    Cs: Sequence[float] | None = None,
+    *,
+    n_folds: int = N_FOLDS,
+    seed: int = 0,
+) -> Fitted:
+    """Multinomial logistic regression whose C has the least cross-validated log-loss.
+
+    Args:
+        X: (N, D), or their row space.
+        y: (N,), integers below n_classes.
+        n_classes: K.
+        Cs: inverse penalties for standardised features, as in scikit-learn; default: six values from 0.1/D to 10⁴/D.
+        n_folds: stratified folds, at most N.
+        seed: which rows share a fold.
+
+    Example:
+        >>> X = np.array([[0.0, 1.0], [0.2, 0.9], [1.0, 0.1], [0.9, 0.0]])
+        >>> logistic(X, np.array([0, 0, 1, 1]), 2, n_folds=2).cv_accuracy
+        1.0
+    """
+    space = row_space(X)
+    Cs = sorted([value / space.n_features for value in RELATIVE_CS] if Cs is None else Cs)
+    held_out = _cross_validate(space.coords, y, n_classes, Cs, folds(y, min(n_folds, len(y)), seed))
+    best = min(range(len(Cs)), key=lambda i: log_loss(held_out[i], y))
+    *_, (weights, bias) = _path(space.coords, y, n_classes, Cs[: best + 1])
+    return assemble("logistic", space, y, weights, bias, held_out[best], {"C": float(Cs[best])})
+
+
+def folds(y: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """A fold number (N,) for every row; each class is spread as evenly as its size allows."""
+    order = np.lexsort((np.random.default_rng(seed).random(len(y)), y))
+    number = np.empty(len(y), dtype=np.int64)
+    number[order] = np.arange(len(y)) % n_folds
+    return number
+
+
+def _cross_validate(
+    coords: np.ndarray, y: np.ndarray, n_classes: int, Cs: Sequence[float], fold: np.ndarray
+) -> np.ndarray:
+    """Held-out scores (len(Cs), N, K)."""
+    scores = np.empty((len(Cs), len(y), n_classes))
+    for number in np.unique(fold):
+        test = fold == number
+        for i, (weights, bias) in enumerate(_path(coords[~test], y[~test], n_classes, Cs)):
+            scores[i, test] = coords[test] @ weights + bias
+    return scores
+
+
+def _path(coords: np.ndarray, y: np.ndarray, n_classes: int, Cs: Sequence[float]):
+    """Solutions (weights (r, K), bias (K,)) for rising C, each started at the one before."""
+    weights, bias = np.zeros((coords.shape[1], n_classes)), np.zeros(n_classes)
+    for C in Cs:
+        weights, bias = _fit(coords, y, C, weights, bias)
+        yield weights, bias
+
+
+def _fit(
+    coords: np.ndarray, y: np.ndarray, C: float, weights: np.ndarray, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    shape, own = weights.shape, np.arange(len(y))
+    stretch = 1 / np.sqrt(np.sum(coords**2, axis=0) / shape[1] + 1 / C)[:, None]
+    lift = 1 / np.sqrt(len(y) / shape[1])
+    design = coords * stretch[:, 0]
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        v, b = flat[: -shape[1]].reshape(shape), flat[-shape[1] :]
+        log_p = log_softmax(design @ v + b * lift, axis=1)
+        residual = np.exp(log_p)
+        residual[own, y] -= 1
+        penalised = stretch**2 / C * v
+        value = -log_p[own, y].sum() + 0.5 * np.sum(penalised * v)
+        return value, np.concatenate([(design.T @ residual + penalised).ravel(), residual.sum(axis=0) * lift])
+
+    start = np.concatenate([(weights / stretch).ravel(), bias / lift])
+    found = minimize(
+        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-4 * np.sqrt(len(y))}
+    )
+    return found.x[: -shape[1]].reshape(shape) * stretch, found.x[-shape[1] :] * lift

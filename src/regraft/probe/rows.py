@@ -1,0 +1,137 @@
+"""Features seen from their rows: N rows of D numbers span at most N - 1 directions, so that is where heads are fitted.
+
+Let Z (N, D) be the standardised features, Z = U S V' their thin singular value decomposition of rank r, and
+R = Z V = U S (N, r) the coordinates of the rows. V has orthonormal columns, and every loss used here depends on
+the weights w only through Z w plus a penalty on |w|². Any part of w outside the span of V changes nothing but
+the penalty, so the best w is V a for some a (r,), with Z w = R a and |w| = |a|: ridge, L2-regularised logistic
+regression and shrinkage LDA give the same predictions in R as in Z, exactly.
+
+R comes from one symmetric eigendecomposition of the smaller of Z Z' (N, N) and Z' Z (D, D). V is never formed,
+because V = Z' U / S gives w = Z' (U / S) a. Z Z' of features laid side by side is the sum of the parts', so
+joining stages costs one (N, N) addition.
+
+Shape letters: N examples, D features, r rank, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+# A standard deviation below this fraction of the feature's magnitude is rounding of float32, not a signal.
+_CONSTANT = 1e-5
+# Directions whose squared length is below this fraction of the longest are noise of the eigendecomposition.
+_RANK = 1e-10
+_COLUMNS = 4096  # columns turned to float64 at a time
+
+
+@dataclass(frozen=True)
+class Block:
+    """Standardised features of one tap, and what standardised them.
+
+    Args:
+        rows: (N, D), mean 0 and standard deviation 1 in every column that is not constant.
+        mean: (D,).
+        scale: (D,), 1 for constant features.
+    """
+
+    rows: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @cached_property
+    def outer(self) -> np.ndarray:
+        """Z Z' (N, N) in float64; kept, because joined stages need it again."""
+        total = np.zeros((len(self.rows), len(self.rows)))
+        for start in range(0, self.rows.shape[1], _COLUMNS):
+            part = self.rows[:, start : start + _COLUMNS].astype(np.float64)
+            total += part @ part.T
+        return total
+
+    def apply(self, X: np.ndarray) -> np.ndarray:
+        """Other rows (M, D), standardised the same way."""
+        return ((X - self.mean) / self.scale).astype(self.rows.dtype)
+
+
+def standardise(X: np.ndarray) -> Block:
+    """Features with mean 0 and standard deviation 1, except for constant ones, which become 0.
+
+    Args:
+        X: (N, D), floating point.
+    """
+    X = np.asarray(X)
+    mean = X.mean(axis=0, dtype=np.float64)
+    scale = X.std(axis=0, dtype=np.float64)
+    scale[scale <= _CONSTANT * np.abs(mean)] = 0.0
+    # A constant feature is centred but not stretched; its row in every head is then (almost) zero.
+    safe = np.where(scale == 0.0, 1.0, scale)
+    rows = ((X - mean) / safe).astype(np.result_type(X.dtype, np.float32))
+    rows[:, scale == 0.0] = 0.0
+    return Block(rows, mean, safe)
+
+
+@dataclass(frozen=True)
+class RowSpace:
+    """Blocks side by side, and the coordinates of their rows.
+
+    Args:
+        blocks: standardised features, in the order of the head's columns.
+        left: (N, r), U: orthonormal columns.
+        singular: (r,), S, falling.
+    """
+
+    blocks: tuple[Block, ...]
+    left: np.ndarray
+    singular: np.ndarray
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return sum(block.rows.shape[1] for block in self.blocks)
+
+    @cached_property
+    def coords(self) -> np.ndarray:
+        """R = U S (N, r)."""
+        return self.left * self.singular
+
+    def lift(self, weights: np.ndarray) -> np.ndarray:
+        """Weights (r, K) on the coordinates, as weights (D, K) on the standardised features."""
+        dual = (self.left / self.singular) @ weights
+        return np.concatenate([block.rows.T @ dual.astype(block.rows.dtype) for block in self.blocks])
+
+
+def row_space(X: np.ndarray | RowSpace | Sequence[Block]) -> RowSpace:
+    """The row space of features (N, D), or of standardised blocks laid side by side.
+
+    Example:
+        >>> space = row_space(np.random.default_rng(0).normal(size=(5, 100)))
+        >>> space.coords.shape
+        (5, 4)
+    """
+    if isinstance(X, RowSpace):
+        return X
+    blocks = (standardise(X),) if isinstance(X, np.ndarray) else tuple(X)
+    n_features = sum(block.rows.shape[1] for block in blocks)
+    left, singular = (_dual if len(blocks[0].rows) <= n_features else _primal)(blocks)
+    return RowSpace(blocks, left, singular)
+
+
+def _dual(blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray]:
+    values, vectors = _eigen(sum((block.outer for block in blocks[1:]), blocks[0].outer))
+    return vectors, np.sqrt(values)
+
+
+def _primal(blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.concatenate([block.rows for block in blocks], axis=1).astype(np.float64)
+    values, vectors = _eigen(rows.T @ rows)
+    return rows @ (vectors / np.sqrt(values)), np.sqrt(values)
+
+
+def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues that are not noise, falling, and their vectors."""
+    values, vectors = np.linalg.eigh(matrix)
+    kept = np.flatnonzero(values > _RANK * max(values[-1], np.finfo(float).tiny))[::-1]
+    return values[kept], vectors[:, kept]
