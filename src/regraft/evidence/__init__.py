@@ -1,0 +1,54 @@
+"""Evidence: what a run measured, said with intervals, and shown on one page.
+
+Comes in: right-or-wrong answers on the test split, and the files of a run folder.
+Goes out: intervals, a verdict against a control, `report.html` and `report.md`.
+Law: the same run folder gives the same report, byte for byte; every figure says which split and how many examples.
+"""
+
+from regraft.evidence.predictions import (
+    Answer,
+    answers,
+    confident_mistakes,
+    read_answers,
+    save_pictures,
+    write_answers,
+)
+from regraft.evidence.report import render
+from regraft.evidence.stats import (
+    Verdict,
+    mcnemar,
+    paired_bootstrap,
+    standard_error,
+    verdict,
+    verdict_against_best,
+    wilson,
+)
+from regraft.evidence.trust import (
+    ClassFigures,
+    calibration_error,
+    confusion,
+    per_class,
+    suspected_labels,
+)
+
+__all__ = [
+    "Answer",
+    "ClassFigures",
+    "Verdict",
+    "answers",
+    "calibration_error",
+    "confident_mistakes",
+    "confusion",
+    "mcnemar",
+    "paired_bootstrap",
+    "per_class",
+    "read_answers",
+    "render",
+    "save_pictures",
+    "standard_error",
+    "suspected_labels",
+    "verdict",
+    "verdict_against_best",
+    "wilson",
+    "write_answers",
+]

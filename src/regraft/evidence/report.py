@@ -1,0 +1,326 @@
+"""The report: `report.html` and `report.md` from the files in a run folder, and from nothing else.
+
+Only metrics.json must be there; a section whose file is absent is left out. Fractions are in [0, 1].
+
+    metrics.json     source, cut, recipe, seed, n_train, wall_s, peak_rss_mb, cache_hits,
+                     test {accuracy, n, ci95 [low, high]}, val {accuracy, n?}
+                     optional: cache_computed, times {what: seconds}, sizes {what: bytes}; both in order
+    data.json        name, modality, classes [name], counts {split: {class: n}}, problems [{kind, name, detail}]
+    plan.json        rows [{name | names [name], n_params, state "frozen" | "trained", lr, weight_decay,
+                     batch_norm}]; cut, taps, epochs, updates are shown where present
+    profile.json     a list of probes in order of depth: {stage, grid, head, val_accuracy, se, cv_accuracy,
+                     seconds, dims, chosen?}; joined stages have " + " in stage; chosen is true for one
+    curves.csv       epoch,updates,seconds,train_loss,val_loss,val_accuracy,run; unknown cells are empty
+    predictions.csv  the test split: key,name,truth,predicted,probability (`write_answers`)
+    suspects.csv     the same columns: training examples whose label (truth) a model that did not see them
+                     contradicts (predicted)
+    pictures/        KEY.jpg, thumbnails of the most confident mistakes and of suspects (`save_pictures`)
+    evidence.json    verdict "helps" | "no difference" | "hurts"; with `Verdict.to_dict()` also control,
+                     difference, ci95, p, n; controls [{name, accuracy, n, ci95?, seconds?, what?}]
+    decision.json    why: [sentence]
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from regraft.evidence.folder import Run, read_run
+from regraft.evidence.predictions import MOST_PICTURES, Answer, confident_mistakes
+from regraft.evidence.trust import calibration_error, confusion, per_class
+
+MOST_CELLS = 20  # classes up to which a confusion matrix is legible as a table
+MOST_PAIRS = 12
+MOST_CLASSES = 60
+MOST_PROBLEMS = 50
+
+
+def render(run_dir: str | Path) -> Path:
+    """Write report.html and report.md into a run folder.
+
+    Both read without a network and hold everything they show; the same files give the same bytes.
+
+    Args:
+        run_dir: a folder that `regraft fit --out` wrote.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        RunError: it is no finished run, or one of its files cannot be read.
+    """
+    run = read_run(Path(run_dir))
+    page = _page(run)
+    for name in ("report.md", "report.html"):
+        text = _environment().get_template(f"{name}.j2").render(page)
+        temporary = run.path / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(run.path / name)
+    return run.path / "report.html"
+
+
+@cache
+def _environment() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("regraft.evidence"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "seconds": seconds,
+        "size": size,
+        "count": count,
+        "figure": significant,
+        "cell": _markdown_cell,
+    }
+    return environment
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as people read it.
+
+    Example:
+        >>> percent(0.9312), percent(None)
+        ('93.1 %', '–')
+    """
+    return "–" if fraction is None else f"{100 * fraction:.1f}\u00a0%"
+
+
+def points(fraction: float) -> str:
+    """A difference of two fractions, signed.
+
+    Example:
+        >>> points(0.083), points(-0.02)
+        ('+8.3', '−2.0')
+    """
+    return f"{100 * fraction:+.1f}".replace("-", "−")
+
+
+def seconds(value: float | None) -> str:
+    """A duration with two or three figures.
+
+    Example:
+        >>> seconds(0.034), seconds(4.25), seconds(75), seconds(7260)
+        ('34 ms', '4.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if value is None:
+        return "–"
+    if value < 1:
+        return f"{1000 * value:.0f}\u00a0ms"
+    if value < 60:
+        return f"{value:.1f}\u00a0s" if value < 10 else f"{value:.0f}\u00a0s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes}\u00a0min {rest}\u00a0s"
+    return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
+
+
+def size(n_bytes: float) -> str:
+    """Bytes in decimal units.
+
+    Example:
+        >>> size(950), size(1_234_567)
+        ('950 B', '1.2 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000 or unit == "GB":
+            break
+        n_bytes /= 1000
+    return f"{n_bytes:.0f}\u00a0{unit}" if unit == "B" else f"{n_bytes:.1f}\u00a0{unit}"
+
+
+def count(n: float) -> str:
+    """A whole number in groups of three.
+
+    Example:
+        >>> count(269722)
+        '269,722'
+    """
+    return f"{round(n):,}"
+
+
+def significant(value: float | None) -> str:
+    """A rate or another small number with three figures.
+
+    Example:
+        >>> significant(0.0003), significant(None)
+        ('0.0003', '–')
+    """
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _markdown_cell(value: Any) -> str:
+    """Text that cannot break out of a table cell or start markup."""
+    text = " ".join(str(value).split())
+    for mark in "\\|`*_<>[]":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def _page(run: Run) -> dict[str, Any]:
+    """Everything the templates show."""
+    noun = "pictures" if run.data.get("modality", "image") == "image" else "examples"
+    return {
+        "title": f"{run.data.get('name', 'regraft run')} from {run.metrics.get('source', 'a pretrained network')}",
+        "metrics": run.metrics,
+        "data": run.data,
+        "noun": noun,
+        "headline": headline(run, noun),
+        "verdict": run.evidence.get("verdict", ""),
+        "evidence": _evidence(run),
+        "why": run.decision.get("why", []),
+        "plan": _plan(run.plan),
+        "profile": _profile(run.profile),
+        "curves": _curves(run.curves),
+        **_answers(run),
+        "suspects": _tiles(run, run.suspects[:MOST_PICTURES]),
+        "n_suspects": len(run.suspects),
+        "problems": run.data.get("problems", [])[:MOST_PROBLEMS],
+        "n_problems": len(run.data.get("problems", [])),
+        "times": run.metrics.get("times", {}),
+        "sizes": run.metrics.get("sizes", {}),
+    }
+
+
+def headline(run: Run, noun: str) -> str:
+    """The verdict in one sentence."""
+    right = f"{percent(run.metrics['test']['accuracy'])} of {count(run.metrics['test']['n'])} test {noun} right"
+    found = run.evidence
+    if "verdict" not in found:
+        return f"{right}. Not yet compared with training from scratch."
+    opening = {
+        "helps": "Transfer helps",
+        "no difference": "Transfer makes no measurable difference",
+        "hurts": "Transfer hurts",
+    }[found["verdict"]]
+    if found.get("difference") is None:
+        return f"{opening}: {right}."
+    if found["verdict"] == "no difference":
+        return f"{opening}: {right}, {points(found['difference'])} points against {found['control']}."
+    side = "more" if found["difference"] > 0 else "fewer"
+    return f"{opening}: {right}, {abs(100 * found['difference']):.1f} points {side} than {found['control']}."
+
+
+def _evidence(run: Run) -> dict[str, Any]:
+    """The delivered model and its controls as rows, with a picture of them."""
+    from regraft.evidence.figures import controls
+
+    test = run.metrics["test"]
+    own = {"name": "regraft", "what": "the delivered model", "seconds": run.metrics.get("wall_s")}
+    rows = [own | {key: test.get(key) for key in ("accuracy", "n", "ci95")}]
+    rows += [{"what": "", "seconds": None, "ci95": None} | row for row in run.evidence.get("controls", [])]
+    return {**run.evidence, "rows": rows, "picture": controls(rows) if len(rows) > 1 else None}
+
+
+def _plan(plan: dict[str, Any]) -> dict[str, Any]:
+    """Rows of the plan for reading, and how many parameters are frozen and trained."""
+    rows = [{"names": _row_name(row)} | row | {"names": _row_name(row)} for row in plan.get("rows", [])]
+    totals = {state: sum(r["n_params"] for r in rows if r["state"] == state) for state in ("frozen", "trained")}
+    everything = max(1, sum(totals.values()))
+    keys = ("cut", "taps", "head", "epochs", "n_epochs", "updates", "optimizer", "schedule")
+    facts = {key.replace("n_", ""): _plain(plan[key]) for key in keys if plan.get(key) not in (None, "", [])}
+    shares = {state: n / everything for state, n in totals.items()}
+    return {"rows": rows, "totals": totals, "shares": shares, "facts": facts}
+
+
+def _row_name(row: dict[str, Any]) -> str:
+    """One name, or the first and the last of many."""
+    names = row.get("names") or [row.get("name", "")]
+    names = [names] if isinstance(names, str) else names
+    if len(names) == 1:
+        return names[0]
+    return f"{names[0]} … {names[-1]} ({len(names)} tensors)"
+
+
+def _plain(value: Any) -> str:
+    """A value of plan.json for people: lists joined, a tap as its cut and grid."""
+    if isinstance(value, dict):
+        grid = f" on a {value['grid']}×{value['grid']} grid" if value.get("grid") else ""
+        return f"{value['cut']}{grid}" if "cut" in value else ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return " + ".join(_plain(item) for item in value)
+    return str(value)
+
+
+def _profile(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The depth profile's picture and the probes behind it, the best first."""
+    from regraft.evidence.figures import depth_profile
+
+    if not rows:
+        return {"picture": None, "rows": []}
+    blank = {"grid": None, "se": None, "cv_accuracy": None, "seconds": None, "dims": None, "chosen": False}
+    full = [blank | row for row in rows]
+    ranked = sorted(full, key=lambda row: (not row["chosen"], -row["val_accuracy"]))
+    return {"picture": depth_profile(full), "rows": ranked}
+
+
+def _curves(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    from regraft.evidence.figures import training_curves
+
+    if not any(row.get("val_accuracy") is not None for row in rows):
+        return {"picture": None, "rows": rows}
+    return {"picture": training_curves(rows), "rows": rows}
+
+
+def _answers(run: Run) -> dict[str, Any]:
+    """Everything that follows from the answers on the test split."""
+    if not run.answers:
+        return {"confusion": None, "pairs": [], "per_class": [], "ece": None, "mistakes": [], "n_mistakes": 0}
+    classes = run.classes
+    place = {name: i for i, name in enumerate(classes)}
+    truth, predicted = ([place[getattr(r, side)] for r in run.answers] for side in ("truth", "predicted"))
+    counts = confusion(truth, predicted, len(classes))
+    correct = [row.correct for row in run.answers]
+    return {
+        "confusion": _matrix(counts, classes) if len(classes) <= MOST_CELLS else None,
+        "pairs": _confused_pairs(counts, classes),
+        "per_class": sorted(per_class(counts, classes), key=_weakest_first)[:MOST_CLASSES],
+        "ece": calibration_error([row.probability for row in run.answers], correct),
+        "mistakes": _tiles(run, confident_mistakes(run.answers)),
+        "n_mistakes": len(correct) - sum(correct),
+    }
+
+
+def _weakest_first(figures: Any) -> tuple[float, str]:
+    return (1.0 if figures.f1 is None else figures.f1, figures.name)
+
+
+def _matrix(counts: Any, classes: Sequence[str]) -> dict[str, Any]:
+    """Cells with the share of their row, which is what shades them."""
+    rows = []
+    for i, name in enumerate(classes):
+        total = max(1, int(counts[i].sum()))
+        cells = [
+            {"n": int(n), "share": int(n) / total, "right": i == j} for j, n in enumerate(counts[i].tolist())
+        ]
+        rows.append({"name": name, "cells": cells, "n": int(counts[i].sum())})
+    return {"classes": classes, "rows": rows}
+
+
+def _confused_pairs(counts: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
+    pairs = [
+        {"truth": classes[i], "predicted": classes[j], "n": int(counts[i, j]), "of": int(counts[i].sum())}
+        for i in range(len(classes))
+        for j in range(len(classes))
+        if i != j and counts[i, j]
+    ]
+    return sorted(pairs, key=lambda pair: -pair["n"])[:MOST_PAIRS]
+
+
+def _tiles(run: Run, rows: Iterable[Answer]) -> list[dict[str, Any]]:
+    """Answers with their thumbnail as a data URI, so that the page is one file."""
+    tiles = []
+    for row in rows:
+        picture = run.picture(row.key)
+        uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else ""
+        tiles.append({"answer": row, "picture": uri})
+    return tiles
