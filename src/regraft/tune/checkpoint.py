@@ -1,0 +1,43 @@
+"""Checkpoints: written beside the old one and renamed, so that a kill leaves the old or the new, never half."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regraft.errors import RunError
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Replace a checkpoint in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_checkpoint(path: Path, *, made_for: str) -> dict[str, Any] | None:
+    """The state in a checkpoint; None if there is none.
+
+    Args:
+        path: the file.
+        made_for: digest of what the run is (plan, seed, rows).
+
+    Raises:
+        RunError: the checkpoint belongs to another run.
+    """
+    if not path.exists():
+        return None
+    state = torch.load(path, weights_only=True)
+    if state["made_for"] != made_for:
+        raise RunError(
+            f"{path} was written by another run (its plan, seed or data differ). "
+            f"Resume with the same settings, or train into a new folder: checkpoint=Path('new/{path.name}')."
+        )
+    return state

@@ -1,0 +1,65 @@
+"""What a training run leaves behind: one row per epoch, and which epoch was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One evaluation.
+
+    Args:
+        epoch: 0 is the state before any update.
+        updates: optimizer steps so far.
+        seconds: training and evaluation so far, over all resumed pieces.
+        train_loss: mean loss of the epoch's batches, as seen while training; None at epoch 0.
+        val_loss: mean cross-entropy on the validation rows; None without such rows.
+        val_accuracy: fraction in [0, 1]; None without validation rows.
+    """
+
+    epoch: int
+    updates: int
+    seconds: float
+    train_loss: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class History:
+    """The rows of a run in order, and the epoch whose weights the network was left with."""
+
+    rows: tuple[HistoryRow, ...]
+    kept_epoch: int
+
+    @property
+    def kept(self) -> HistoryRow:
+        """The row of the epoch that was kept."""
+        return next(row for row in self.rows if row.epoch == self.kept_epoch)
+
+    def metrics(self) -> list[tuple[Any, ...]]:
+        """The rows without their clock: what two runs with the same seed must share."""
+        return [(r.epoch, r.updates, r.train_loss, r.val_loss, r.val_accuracy) for r in self.rows]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Plain values, one dict per epoch."""
+        return [asdict(row) for row in self.rows]
+
+
+def better(new: HistoryRow, old: HistoryRow) -> bool:
+    """Whether an epoch beats another on validation: by accuracy, then (small sets tie often) by loss."""
+    return _merit(new) > _merit(old)
+
+
+def best_of(rows: Sequence[HistoryRow]) -> HistoryRow:
+    """The first of the best rows."""
+    return max(rows, key=_merit)
+
+
+def _merit(row: HistoryRow) -> tuple[float, float]:
+    if row.val_accuracy is None or row.val_loss is None:
+        return (float("-inf"), float("-inf"))
+    return (row.val_accuracy, -row.val_loss)

@@ -1,0 +1,316 @@
+"""The one training loop: every stage that trains by gradient goes through `train`.
+
+    start      checkpoint, or: groups, optimizer, first evaluation (epoch 0)
+    epoch      seed ▸ [batch ▸ forward ▸ loss ▸ backward ▸ clip ▸ rate ▸ step]… ▸ evaluate
+               ▸ assert frozen is unchanged ▸ keep the best ▸ checkpoint ▸ event
+    finish     the kept weights go back into the network
+
+Shape letters: B rows of one batch, K classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regraft.digest import digest_json, digest_state
+from regraft.errors import RecipeError
+from regraft.tune.checkpoint import read_checkpoint, write_checkpoint
+from regraft.tune.history import History, HistoryRow, better
+from regraft.tune.optim import make_optimizer, parameter_groups, rate_factor
+from regraft.tune.plan import Plan
+from regraft.tune.rows import Rows, epoch_order
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in the loop.
+
+    Args:
+        kind: "start" (after epoch 0 or the checkpoint was read), "step", "epoch" (after its checkpoint was
+            written), or "finish".
+        epoch: epochs done; for "step" the one under way.
+        n_epochs: planned.
+        updates: optimizer steps done.
+        n_updates: planned.
+        row: the newest evaluation.
+    """
+
+    kind: Literal["start", "step", "epoch", "finish"]
+    epoch: int
+    n_epochs: int
+    updates: int
+    n_updates: int
+    row: HistoryRow
+
+
+def train(
+    plan: Plan,
+    network: nn.Module,
+    train: Rows,
+    val: Rows | None,
+    *,
+    seed: int,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    time_limit: float | None = None,
+) -> History:
+    """Train a network as its plan says; leaves it in eval mode on the CPU with the kept epoch's weights.
+
+    Args:
+        plan: which parameters, at what rates, for how long.
+        network: takes a batch of rows, gives logits (B, K).
+        train: rows to learn from.
+        val: rows to choose the epoch by; None keeps the last one.
+        seed: with the epoch it fixes the order of the rows, their augmentation and dropout.
+        device: "cpu" or "cuda".
+        checkpoint: file written after each epoch; a run that finds it goes on from there and ends with the
+            same weights and history as one that was never stopped.
+        on_event: called at each event; what it raises ends the run, and the checkpoint stays.
+        time_limit: seconds after which no further epoch begins.
+
+    Returns:
+        One row per epoch, beginning with epoch 0 before any update.
+
+    Raises:
+        RecipeError: a parameter is in no group or in two, is trained but out of reach of the gradient, or a
+            frozen tensor changed.
+        RunError: the checkpoint belongs to another run.
+    """
+    loop = _Loop(plan, network, train, val, seed, device, checkpoint, on_event or (lambda event: None))
+    try:
+        loop.start()
+        while loop.epoch < plan.n_epochs and not loop.finished(time_limit):
+            loop.run_epoch()
+        return loop.finish()
+    finally:
+        network.to("cpu", memory_format=torch.contiguous_format).eval()
+
+
+class _Loop:
+    """The state of one run, and its steps by name."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        network: nn.Module,
+        train: Rows,
+        val: Rows | None,
+        seed: int,
+        device: str,
+        checkpoint: Path | None,
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.plan, self.recipe, self.network = plan, plan.recipe, network
+        self.train, self.val = train, val
+        self.seed, self.device, self.checkpoint, self.tell = seed, torch.device(device), checkpoint, tell
+        self.epoch = self.updates = 0
+        self.rows: list[HistoryRow] = []
+        self.best: HistoryRow | None = None
+        self.best_state: dict[str, Tensor] = {}
+        self.layout = torch.contiguous_format
+
+    # start ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.network.to(self.device)
+        self.choose_layout()
+        self.groups = parameter_groups(self.plan, self.network)
+        self.frozen = self.digest_frozen()
+        self.optimizer = make_optimizer(self.plan, self.groups) if self.groups else None
+        self.made_for = digest_json(
+            [self.plan.to_dict() | {"seconds": 0, "bytes": 0}, self.seed, self.train.labels.tolist()]
+        )
+        self.began = time.perf_counter()
+        if not self.resume():
+            self.record(train_loss=None)
+        self.say("start")
+
+    def choose_layout(self) -> None:
+        """Channels-last is faster for filters, but some networks reshape in ways that forbid it."""
+        if not any(p.ndim == 4 for p in self.network.parameters()):
+            return
+        self.network.to(memory_format=torch.channels_last)
+        self.layout = torch.channels_last
+        try:
+            with torch.no_grad():
+                self.network.eval()(self.take(self.train, np.arange(min(2, len(self.train))), epoch=0))
+        except RuntimeError:
+            self.network.to(memory_format=torch.contiguous_format)
+            self.layout = torch.contiguous_format
+
+    def resume(self) -> bool:
+        state = self.checkpoint and read_checkpoint(self.checkpoint, made_for=self.made_for)
+        if not state:
+            return False
+        self.network.load_state_dict(state["network"])
+        if self.optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.rows = [HistoryRow(**row) for row in state["rows"]]
+        self.best = HistoryRow(**state["best"])
+        self.best_state = state["best_state"]
+        self.epoch, self.updates = self.rows[-1].epoch, self.rows[-1].updates
+        self.began -= self.rows[-1].seconds
+        return True
+
+    # one epoch --------------------------------------------------------------------------------------
+
+    def run_epoch(self) -> None:
+        losses = self.fit_epoch(self.epoch + 1)
+        self.epoch += 1
+        self.record(train_loss=losses)
+        self.assert_frozen()
+        self.save()
+        self.say("epoch")
+
+    def fit_epoch(self, epoch: int) -> float:
+        total = torch.zeros((), device=self.device)
+        # Seeding from (seed, epoch) makes dropout repeatable after a resume without saved generator state.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed * 1_000_003 + epoch)
+            self.network.train()
+            for indices in self.batches(epoch):
+                total += self.step(indices, epoch) * len(indices)
+        return float(total) / len(self.train)
+
+    def batches(self, epoch: int) -> Iterator[np.ndarray]:
+        order = epoch_order(len(self.train), self.seed, epoch)
+        size = self.recipe.batch_size
+        for first in range(0, len(order), size):
+            yield order[first : first + size]
+
+    def step(self, indices: np.ndarray, epoch: int) -> Tensor:
+        loss = self.loss(indices, epoch)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.updates == 0:
+                self.assert_reached()
+            self.clip()
+            self.set_rates()
+            self.optimizer.step()
+        self.updates += 1
+        self.say("step", epoch)
+        return loss.detach()
+
+    def loss(self, indices: np.ndarray, epoch: int) -> Tensor:
+        logits = self.forward(self.take(self.train, indices, epoch))
+        return F.cross_entropy(
+            logits, self.targets(self.train, indices), label_smoothing=self.recipe.label_smoothing
+        )
+
+    def take(self, rows: Rows, indices: np.ndarray, epoch: int) -> Tensor:
+        batch = rows.batch(indices, epoch).to(self.device, non_blocking=True)
+        return batch.contiguous(memory_format=self.layout) if batch.ndim == 4 else batch
+
+    def targets(self, rows: Rows, indices: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows.labels[indices]).to(self.device)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        fast = self.recipe.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
+            return self.network(batch).float()
+
+    def clip(self) -> None:
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_([p for g in self.groups for p in g["params"]], self.recipe.clip)
+
+    def set_rates(self) -> None:
+        recipe = self.recipe
+        factor = rate_factor(recipe.schedule, recipe.warmup, self.updates, self.plan.updates)
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["top_lr"] * factor
+
+    # after an epoch ---------------------------------------------------------------------------------
+
+    def record(self, train_loss: float | None) -> None:
+        loss, accuracy = self.evaluate() if self.val is not None else (None, None)
+        seconds = time.perf_counter() - self.began
+        row = HistoryRow(self.epoch, self.updates, seconds, train_loss, loss, accuracy)
+        self.rows.append(row)
+        keep_newest = self.val is None or self.recipe.keep == "last"
+        if self.best is None or keep_newest or better(row, self.best):
+            self.best = row
+            self.best_state = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy on the validation rows."""
+        assert self.val is not None
+        self.network.eval()
+        loss = correct = 0.0
+        for indices in np.split(np.arange(len(self.val)), range(256, len(self.val), 256)):
+            logits = self.forward(self.take(self.val, indices, epoch=0))
+            targets = self.targets(self.val, indices)
+            loss += F.cross_entropy(logits, targets, reduction="sum").item()
+            correct += (logits.argmax(1) == targets).sum().item()
+        return loss / len(self.val), correct / len(self.val)
+
+    def finished(self, time_limit: float | None) -> bool:
+        assert self.best is not None
+        waited = self.epoch - self.best.epoch
+        if self.recipe.patience and self.val is not None and waited >= self.recipe.patience:
+            return True
+        return time_limit is not None and time.perf_counter() - self.began > time_limit
+
+    def save(self) -> None:
+        if self.checkpoint is None:
+            return
+        assert self.best is not None
+        write_checkpoint(
+            self.checkpoint,
+            {
+                "made_for": self.made_for,
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict() if self.optimizer else {},
+                "rows": [asdict(row) for row in self.rows],
+                "best": asdict(self.best),
+                "best_state": self.best_state,
+            },
+        )
+
+    def finish(self) -> History:
+        assert self.best is not None
+        self.network.load_state_dict(self.best_state)
+        self.say("finish")
+        return History(tuple(self.rows), self.best.epoch)
+
+    # what must hold ---------------------------------------------------------------------------------
+
+    def digest_frozen(self) -> str:
+        """Of all tensors that the plan does not train, below the network too (live prefixes)."""
+        trained = {name for row in self.plan.rows if row.state == "trained" for name in row.names}
+        state: dict[str, Any] = {k: v for k, v in self.network.state_dict().items() if k not in trained}
+        if self.train.prefix is not None:
+            state |= {f"prefix.{k}": v for k, v in self.train.prefix.state_dict().items()}
+        return digest_state(state)
+
+    def assert_frozen(self) -> None:
+        if self.digest_frozen() != self.frozen:
+            raise RecipeError(
+                f"a frozen tensor changed in epoch {self.epoch}: something outside the optimizer writes to it. "
+                "If it is batch-norm statistics, train them: recipe.with_(batch_norm='train')."
+            )
+
+    def assert_reached(self) -> None:
+        names = {id(p): name for name, p in self.network.named_parameters()}
+        lost = [names[id(p)] for group in self.groups for p in group["params"] if p.grad is None]
+        if lost:
+            raise RecipeError(
+                f"these parameters are to be trained but no gradient reaches them: {', '.join(lost[:5])}. "
+                "Freeze them, or train above a cut that leads to the head: recipe.with_(cut='auto')."
+            )
+
+    def say(self, kind: Any, epoch: int | None = None) -> None:
+        plan, done = self.plan, self.epoch if epoch is None else epoch
+        self.tell(Event(kind, done, plan.n_epochs, self.updates, plan.updates, self.rows[-1]))

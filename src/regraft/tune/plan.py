@@ -1,0 +1,147 @@
+"""Plan: a recipe made fact for one network; a table that names each of its tensors exactly once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.table import Table
+from torch import nn
+
+from regraft.errors import RecipeError
+from regraft.tune.recipe import Recipe
+
+if TYPE_CHECKING:
+    from regraft.cache import Tap
+
+BODY = "body."  # names of a network's tensors: body.<name in the source>, head.<name>
+HEAD = "head."
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """Tensors that are treated alike.
+
+    Args:
+        group: for people ("layer3", "head").
+        names: of parameters and buffers, as in the network's state dict.
+        n_params: numbers in the parameters among them.
+        state: "frozen" never changes; "trained" by gradient (or, for batch-norm statistics, by the batches);
+            "fitted" in closed form before training; "dropped" is not part of the delivered model.
+        lr: top rate; 0 where nothing is trained by gradient.
+        weight_decay: see Recipe.
+        batch_norm: "frozen", "train", or "" where there is none.
+    """
+
+    group: str
+    names: tuple[str, ...]
+    n_params: int
+    state: Literal["frozen", "trained", "fitted", "dropped"]
+    lr: float = 0.0
+    weight_decay: float = 0.0
+    batch_norm: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe resolved against one source, cut and label set.
+
+    Args:
+        recipe: the intent.
+        source: URI.
+        cut: what lies above it is trained.
+        taps: the activations that the head reads.
+        rows: the table; every parameter and buffer of the source and the head is in exactly one row.
+        n_classes: of the head.
+        n_train: training rows.
+        n_epochs: passes over them.
+        updates: optimizer steps in all.
+        bytes: of the cached activations at the cut.
+        seconds: of training, estimated from one timed step; 0 where nothing is trained by gradient.
+    """
+
+    recipe: Recipe
+    source: str
+    cut: str
+    taps: tuple[Tap, ...]
+    rows: tuple[PlanRow, ...]
+    n_classes: int
+    n_train: int
+    n_epochs: int
+    updates: int
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        names = [name for row in self.rows for name in row.names]
+        if len(names) != len(set(names)):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise RecipeError(f"a plan names each tensor once, but {twice[:5]} are in several rows.")
+
+    def n_params(self, state: str) -> int:
+        """How many numbers are "frozen", "trained", "fitted" or "dropped"."""
+        return sum(row.n_params for row in self.rows if row.state == state)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they go into plan.json."""
+        return asdict(self)
+
+    def table(self) -> Table:
+        """The plan as people read it, for `rich.print`."""
+        caption = (
+            f"trained above {self.cut!r}, head reads {', '.join(map(tap_name, self.taps)) or 'the output'}; "
+            f"{self.n_epochs} epochs, {self.updates} updates, about {_seconds(self.seconds)}, "
+            f"{self.bytes / 1e6:.1f} MB cached"
+        )
+        table = Table(title=f"{self.recipe.name} · {self.source}", caption=caption)
+        for column in ("layers", "tensors", "parameters", "state", "rate", "weight decay", "batch norm"):
+            table.add_column(column, justify="left" if column in ("layers", "state", "batch norm") else "right")
+        for row in self.rows:
+            rate, decay = (f"{row.lr:.2g}", f"{row.weight_decay:g}") if row.lr else ("", "")
+            counts = (str(len(row.names)), f"{row.n_params:,}")
+            table.add_row(row.group, *counts, row.state, rate, decay, row.batch_norm)
+        return table
+
+
+def tap_name(tap: Tap) -> str:
+    """A tap as recipes write it: "layer2.2@4", without the grid where the whole activation is read."""
+    return f"{tap.cut}@{tap.grid}" if tap.grid else tap.cut
+
+
+def epochs_and_updates(recipe: Recipe, n_train: int) -> tuple[int, int]:
+    """Passes over the rows and optimizer steps: as many epochs as asked, and as `min_updates` needs."""
+    steps = max(1, math.ceil(n_train / recipe.batch_size))
+    epochs = max(recipe.epochs, math.ceil(recipe.min_updates / steps)) if recipe.epochs else 0
+    return epochs, epochs * steps
+
+
+def trained_rows(
+    group: str, tensors: Iterable[tuple[str, Any]], recipe: Recipe, lr: float, *, n_buffers: str = ""
+) -> list[PlanRow]:
+    """Rows for tensors that train at one rate: matrices and filters with weight decay, the rest without."""
+    tensors = list(tensors)
+    decayed = [(name, t) for name, t in tensors if t.requires_grad and t.ndim > 1]
+    plain = [(name, t) for name, t in tensors if t.requires_grad and t.ndim <= 1]
+    rows = []
+    for members, decay, kind in ((decayed, recipe.weight_decay, "weights"), (plain, 0.0, "norms, biases")):
+        if members:
+            names = tuple(name for name, _ in members)
+            count = sum(t.numel() for _, t in members)
+            rows.append(PlanRow(f"{group} {kind}", names, count, "trained", lr, decay, n_buffers))
+    return rows
+
+
+def plan_whole(recipe: Recipe, network: nn.Module, *, source: str, n_classes: int, n_train: int) -> Plan:
+    """The plan that trains every parameter of a plain network (pretraining)."""
+    buffers = tuple(name for name, _ in network.named_buffers())
+    rows = trained_rows("all", network.named_parameters(), recipe, recipe.lr)
+    if buffers:
+        rows.append(PlanRow("all statistics", buffers, 0, "trained", batch_norm=recipe.batch_norm))
+    epochs, updates = epochs_and_updates(recipe, n_train)
+    return Plan(recipe, source, "input", (), tuple(rows), n_classes, n_train, epochs, updates)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,103 @@
+"""Rows: the examples as the loop sees them, wherever they come from.
+
+Shape letters: N rows, B rows of one batch, C channels, H height, W width, P padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import nn
+
+# Streams of random numbers that must not repeat each other for one (seed, epoch).
+ORDER, AUGMENT = 1, 2
+
+
+class Rows(Protocol):
+    """Examples with labels, served in batches; `batch` is a function of its arguments alone."""
+
+    prefix: nn.Module | None  # frozen layers that run inside `batch`, for the loop to watch over
+
+    @property
+    def labels(self) -> np.ndarray: ...  # int64 (N,)
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray, epoch: int) -> torch.Tensor: ...  # (B, ...)
+
+
+class ArrayRows:
+    """Rows held in an array or a memory map: cached activations, features, or pixels.
+
+    Args:
+        values: (N, ...), floats (activations) or uint8 (pixels, 0..255).
+        labels: (N,).
+        augment: "flip-crop" gives each epoch its own version of each picture, for pixels (N, C, H, W).
+        seed: of the augmentation, which is a function of (seed, epoch, row) and nothing else.
+
+    Example:
+        >>> rows = ArrayRows(np.zeros((4, 3, 8, 8), np.uint8), np.array([0, 1, 0, 1]))
+        >>> rows.batch(np.array([2, 0]), epoch=1).shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    prefix: nn.Module | None = None
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        labels: Sequence[int] | np.ndarray,
+        *,
+        augment: Literal["none", "flip-crop"] = "none",
+        seed: int = 0,
+    ) -> None:
+        self.values = values
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self._augment = augment
+        self._seed = seed
+        if len(values) != len(self.labels):
+            raise ValueError(f"{len(values)} rows but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: np.ndarray, epoch: int) -> torch.Tensor:
+        """The rows at some indices, (B, ...), as float32; augmented for this epoch if asked."""
+        values = self.values[indices]
+        if self._augment == "flip-crop":
+            values = flip_crop(values, indices, n=len(self), seed=self._seed, epoch=epoch)
+        return torch.from_numpy(np.ascontiguousarray(values)).float()
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits N rows: a function of (seed, epoch), so a resumed run repeats it."""
+    return np.random.default_rng([ORDER, seed, epoch]).permutation(n)
+
+
+def flip_crop(pixels: np.ndarray, indices: np.ndarray, *, n: int, seed: int, epoch: int) -> np.ndarray:
+    """A random horizontal flip and a random crop after padding with zeros by an eighth of the side.
+
+    Args:
+        pixels: (B, C, H, W).
+        indices: (B,), which of the n rows these are.
+        n: number of rows in all.
+        seed: with epoch and index, all that the result depends on.
+        epoch: see seed.
+
+    Returns:
+        (B, C, H, W).
+
+    References: He and others, 2015, arXiv:1512.03385 (padding 4 on 32×32).
+    """
+    height, width = pixels.shape[2:]
+    pad = height // 8
+    draws = np.random.default_rng([AUGMENT, seed, epoch]).integers(0, [2 * pad + 1, 2 * pad + 1, 2], (n, 3))
+    top, left, flip = draws[indices].T
+    padded = np.pad(pixels, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    windows = sliding_window_view(padded, (height, width), axis=(2, 3))  # (B, C, 2P+1, 2P+1, H, W), a view
+    crops = windows[np.arange(len(pixels)), :, top, left]
+    return np.where(flip[:, None, None, None] == 1, crops[..., ::-1], crops)
