@@ -1,0 +1,13 @@
+"""Cuts: the places in a network that exactly one activation crosses.
+
+In: any `torch.nn.Module` and an example input. Out: a `Traced` graph with its legal cuts, and from it prefixes,
+suffixes and everything between two cuts.
+Law: `join(*split(traced, cut))` equals the model bit for bit, for every legal cut, at any batch size.
+"""
+
+from regraft.cut.cuts import Cut, Traced, describe
+from regraft.cut.split import between, copy_graph, join, split
+from regraft.cut.trace import trace
+from regraft.cut.training import set_training
+
+__all__ = ["Cut", "Traced", "between", "copy_graph", "describe", "join", "set_training", "split", "trace"]

@@ -1,0 +1,260 @@
+"""A model as a functional graph: exported, freed of guards and in-place writes, with one symbol for the batch.
+
+N examples. Every activation that may become a row of a cache has the shape (N, ...), with N free.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+aten = torch.ops.aten
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def inputs_of(example: torch.Tensor | tuple | Mapping[str, torch.Tensor]) -> Inputs:
+    """An example as positional and keyword arguments, with at least two rows.
+
+    Export specialises a batch of one, so that the graph would hold for no other size; a row is repeated instead.
+    """
+    if isinstance(example, Mapping):
+        return (), {name: _two_rows(value) for name, value in example.items()}
+    values = example if isinstance(example, tuple) else (example,)
+    return tuple(_two_rows(value) for value in values), {}
+
+
+def _two_rows(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.shape[:1] == (1,):
+        return torch.cat([value, value])
+    return value
+
+
+def exported(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
+    """The model as an ATen graph with a free batch size, in eval mode; parameters are the model's own.
+
+    Raises:
+        Exception: whatever `torch.export` raises when the model is not exportable.
+    """
+    args, kwargs = inputs
+    batch = torch.export.Dim("batch")
+    free = [{0: batch} if isinstance(v, torch.Tensor) else None for v in (*args, *kwargs.values())]
+    with eval_mode(model), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"torch\.")  # torch's remarks about its own export
+        program = torch.export.export(
+            model, args, kwargs, dynamic_shapes=_shapes(free, args, kwargs), strict=False
+        )
+        if _writes_through_views(program.graph):
+            program = program.run_decompositions({})  # type: ignore[arg-type]
+        return program.module()  # type: ignore[return-value]
+
+
+def _shapes(free: list[Any], args: tuple, kwargs: dict) -> Any:
+    if not kwargs:
+        return tuple(free)
+    return dict(zip(kwargs, free[len(args) :], strict=True))
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; every module's own mode again after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def normalised(exported: fx.GraphModule, model: nn.Module, output: int = 0) -> fx.GraphModule:
+    """A plain graph module of the same arithmetic: no guards, no in-place nodes, one output, one batch symbol.
+
+    Args:
+        exported: what `exported` returned.
+        model: whose state names say which buffers are saved with a model.
+        output: which of the output tensors is the network's output.
+    """
+    graph = _plain_copy(exported.graph, output)
+    for node in list(graph.nodes):
+        _drop_check(graph, node)
+    for node in graph.nodes:
+        _functional(node)
+        _whole_batch_norm(node)
+    _one_batch_symbol(graph)
+    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+    _mark_rows(graph)
+    return with_attributes(exported, graph, frozenset(model.state_dict()))
+
+
+def with_attributes(root: nn.Module, graph: fx.Graph, saved: frozenset[str]) -> fx.GraphModule:
+    """A graph module that shares the parameters it uses with `root`; only buffers in `saved` are saved."""
+    module = fx.GraphModule(root, graph)
+    for name, _ in list(module.named_buffers(remove_duplicate=False)):
+        owner, _, leaf = name.rpartition(".")
+        if name not in saved:
+            module.get_submodule(owner)._non_persistent_buffers_set.add(leaf)
+    return module.eval()
+
+
+def primary_input(graph: fx.Graph) -> fx.Node:
+    """The input that carries the examples: the first placeholder."""
+    return next(node for node in graph.nodes if node.op == "placeholder")
+
+
+def output_node(graph: fx.Graph) -> fx.Node:
+    """The node whose value the graph returns."""
+    value = graph.output_node().args[0]
+    assert isinstance(value, fx.Node)
+    return value
+
+
+def row_shape(node: fx.Node) -> tuple[int, ...] | None:
+    """The shape of one example's row, if the node's value is one floating-point row per example."""
+    return node.meta.get("row")
+
+
+def _plain_copy(graph: fx.Graph, output: int) -> fx.Graph:
+    """Without export's calling convention, which packs and unpacks dictionaries and output classes."""
+    copy, env = fx.Graph(), {}
+    for node in graph.nodes:
+        if node.op != "output":
+            env[node] = copy.node_copy(node, env.__getitem__)
+    tensors = [a for a in _flat(graph.output_node().args) if isinstance(a.meta.get("val"), torch.Tensor)]
+    copy.output(env[tensors[output]])
+    return copy
+
+
+def _flat(values: Any) -> Iterator[fx.Node]:
+    if isinstance(values, fx.Node):
+        yield values
+    elif isinstance(values, Mapping):
+        yield from _flat(tuple(values.values()))
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from _flat(value)
+
+
+def _drop_check(graph: fx.Graph, node: fx.Node) -> None:
+    """Shape guards hold for the whole graph only, and cost time at every call."""
+    name = str(node.target)
+    is_check = name.startswith(("aten._assert", "aten.sym_constrain")) or "_guards_fn" in name
+    if is_check and not node.users:
+        graph.erase_node(node)
+
+
+def _functional(node: fx.Node) -> None:
+    """An in-place node right after a cut would overwrite the cached activation; its twin makes a new tensor."""
+    twin = _twin(node.target)
+    if twin is not None:
+        node.target = twin
+
+
+def _twin(target: Any) -> Any:
+    if not _is_in_place(target):
+        return None
+    packet = getattr(aten, target._schema.name.removeprefix("aten::")[:-1], None)
+    return getattr(packet, target._overloadname, None) or getattr(packet, "default", None)
+
+
+def _is_in_place(target: Any) -> bool:
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return False
+    name = target._schema.name
+    return target._schema.is_mutable and name.endswith("_") and not name.endswith("__")
+
+
+def _whole_batch_norm(node: fx.Node) -> None:
+    """Functionalisation breaks batch norm up; put together again, its training mode can be switched."""
+    parts = node.args[0] if node.target is operator.getitem else None
+    if isinstance(parts, fx.Node) and parts.target is aten._native_batch_norm_legit_no_training.default:
+        x, weight, bias, mean, var, momentum, eps = parts.args
+        node.target = aten.batch_norm.default
+        node.args = (x, weight, bias, mean, var, False, momentum, eps, True)
+
+
+def _writes_through_views(graph: fx.Graph) -> bool:
+    """Whether an in-place node changes a tensor that is read later under another name (`x[:, 0] += 1`).
+
+    Swapping such a node for its twin alone would lose the change.
+    """
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if _is_in_place(node.target) and isinstance(node.args[0], fx.Node):
+            later = (u for alias in _aliases(node.args[0]) for u in alias.users if order[u] > order[node])
+            if any(True for _ in later):
+                return True
+    return False
+
+
+def _aliases(node: fx.Node) -> set[fx.Node]:
+    """All nodes whose value may share memory with this one, but for results of in-place nodes."""
+    base = node
+    while _is_view(base) and isinstance(base.args[0], fx.Node):
+        base = base.args[0]
+    found, queue = set(), [base]
+    while queue:
+        alias = queue.pop()
+        found.add(alias)
+        queue += [u for u in alias.users if _is_view(u) and u.args[0] is alias and u not in found]
+    return found
+
+
+def _is_view(node: fx.Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload) or not node.args:
+        return False
+    if node.target.overloadpacket in (aten.dropout, aten.feature_dropout):
+        return True  # off, it hands its input through
+    returns = node.target._schema.returns
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+
+
+def _one_batch_symbol(graph: fx.Graph) -> None:
+    """Reads every size that is a multiple of N from the primary input, so that sizes never cross a cut."""
+    primary = primary_input(graph)
+    batch = primary.meta["val"].shape[0]
+    with graph.inserting_before(_first_call(graph)):
+        whole = graph.call_function(aten.sym_size.int, (primary, 0))
+    whole.meta["val"], whole.meta["batch"] = batch, True
+    for node in list(graph.nodes):
+        if node.target is aten.sym_size.int and node is not whole:
+            _read_from(graph, node, whole, batch)
+
+
+def _read_from(graph: fx.Graph, node: fx.Node, whole: fx.Node, batch: Any) -> None:
+    times = _multiple(node.meta["val"], batch)
+    if times is None:
+        return
+    with graph.inserting_before(node):
+        size = whole if times == 1 else graph.call_function(operator.mul, (whole, times))
+    node.replace_all_uses_with(size)
+    graph.erase_node(node)
+
+
+def _multiple(size: Any, batch: Any) -> int | None:
+    """How many times the batch a symbolic size is, if a whole number of times."""
+    if not isinstance(size, torch.SymInt):
+        return None
+    ratio = size.node.expr / batch.node.expr
+    return int(ratio) if ratio.is_Integer else None
+
+
+def _first_call(graph: fx.Graph) -> fx.Node:
+    return next(node for node in graph.nodes if node.op not in ("placeholder", "get_attr"))
+
+
+def _mark_rows(graph: fx.Graph) -> None:
+    batch = primary_input(graph).meta["val"].shape[0]
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or value.dim() < 1:
+            continue
+        is_row = _multiple(value.shape[0], batch) == 1 and all(isinstance(s, int) for s in value.shape[1:])
+        if is_row and (value.is_floating_point() or node.op == "placeholder"):
+            node.meta["row"] = tuple(value.shape[1:])

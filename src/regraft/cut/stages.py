@@ -1,0 +1,150 @@
+"""Grouping a network's cuts into a few stages, for people and for search.
+
+C channels, H and W pixels, L tokens, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import fx, nn
+
+from regraft.cut.graph import aten, output_node, row_shape
+from regraft.cut.names import calls
+
+MOST_STAGES = 16
+FEWEST_STAGES = 4
+
+
+def layout(node: fx.Node, shape: tuple[int, ...]) -> str:
+    """What the axes of an activation are, judged by its shape.
+
+    (C, H, W) is "NCHW"; (H, W, C) "NHWC", taken where the first two are equal and the last differs; (L, D) is
+    "NLC", and (D,) "NC".
+    """
+    if len(shape) == 3:
+        return "NHWC" if shape[0] == shape[1] != shape[2] else "NCHW"
+    if len(shape) == 2:
+        return "other" if _channels_first_tokens(node, shape) else "NLC"
+    return "NC" if len(shape) == 1 else "other"
+
+
+def _channels_first_tokens(node: fx.Node, shape: tuple[int, ...]) -> bool:
+    """(C, H, W) flattened to (C, H·W), before the transpose that makes tokens of it."""
+    before = row_shape(node.all_input_nodes[0]) if node.all_input_nodes else None
+    return (
+        before is not None
+        and len(before) == 3
+        and before[0] == shape[0]
+        and math.prod(before) == math.prod(shape)
+    )
+
+
+def stage_ends(nodes: Sequence[fx.Node], feature: int, leaves: set[str]) -> list[int]:
+    """The positions of the last cut of each stage, in order; the feature's is the last.
+
+    A stage ends where a numbered block ends, or outside blocks where the size changes. Blocks are the smallest
+    ones unless there are too many, then larger ones, then an even choice.
+
+    Args:
+        nodes: the activations of the cuts between input and output.
+        feature: the position of the classifier's input among them.
+        leaves: the paths of modules without modules inside.
+    """
+    ways: list[Callable[[fx.Node], str]] = [
+        _smallest_block(leaves),
+        _largest_block(leaves),
+        _numbered_prefix(leaves),
+    ]
+    for way in ways:
+        ends = _ends(nodes, feature, way)
+        if FEWEST_STAGES <= len(ends) <= MOST_STAGES:
+            return ends
+    finest, coarse = _ends(nodes, feature, ways[0]), _ends(nodes, feature, ways[-1])
+    return _thinned(finest, [end for end in coarse if end in finest])
+
+
+def _ends(nodes: Sequence[fx.Node], feature: int, block: Callable[[fx.Node], str]) -> list[int]:
+    shapes = [row_shape(node) or () for node in nodes]
+    blocks = [block(node) for node in nodes]
+    ends = []
+    for i in range(feature):
+        same_block = blocks[i] == blocks[i + 1]
+        grows = math.prod(shapes[i]) != math.prod(shapes[i + 1])
+        pooled = math.prod(shapes[i]) == math.prod(shapes[feature])
+        if (not same_block or (not blocks[i] and grows)) and not pooled:
+            ends.append(i)
+    return [*ends, feature]
+
+
+def _thinned(ends: list[int], kept: list[int]) -> list[int]:
+    """At most MOST_STAGES of the ends: those to be kept as far as they go, the others evenly."""
+    if len(ends) <= MOST_STAGES:
+        return ends
+    kept = _evenly([end for end in kept if end != ends[-1]], MOST_STAGES - 1)
+    others = [end for end in ends[:-1] if end not in kept]
+    return sorted({*kept, *_evenly(others, MOST_STAGES - 1 - len(kept)), ends[-1]})
+
+
+def _evenly(values: list[int], n: int) -> list[int]:
+    if len(values) <= n:
+        return values
+    return [values[(i + 1) * len(values) // n - 1] for i in range(n)]
+
+
+def _smallest_block(leaves: set[str]) -> Callable[[fx.Node], str]:
+    return lambda node: next(reversed([""] + [p for p in _blocks(node, leaves)]))
+
+
+def _largest_block(leaves: set[str]) -> Callable[[fx.Node], str]:
+    return lambda node: next(iter(_blocks(node, leaves)), "")
+
+
+def _numbered_prefix(leaves: set[str]) -> Callable[[fx.Node], str]:
+    """ "layer3" of "layer3.1": the outermost module whose name ends in a digit."""
+    return lambda node: next((p for _, p in calls(node) if p[-1].isdigit() and p not in leaves), "")
+
+
+def _blocks(node: fx.Node, leaves: set[str]) -> list[str]:
+    return [path for _, path in calls(node) if path.rpartition(".")[2].isdigit() and path not in leaves]
+
+
+# What may stand between the classifier and the output without making it something else.
+_AFTER_CLASSIFIER = {
+    aten.flatten, aten.reshape, aten.view, aten.squeeze, aten.contiguous, aten.clone, aten.to, aten.relu,
+    aten.dropout, aten.softmax, aten.log_softmax, aten.sigmoid, aten.mean, aten.adaptive_avg_pool2d,
+}  # fmt: skip
+
+
+def classifier_input(graph: fx.GraphModule) -> fx.Node | None:
+    """The activation that the final classifier reads, or None where the network ends in something else.
+
+    Dropout before the classifier counts as part of it.
+    """
+    node = output_node(graph.graph)
+    while _packet(node) in _AFTER_CLASSIFIER:
+        node = node.all_input_nodes[0]
+    if not _is_classifier(graph, node):
+        return None
+    node = node.all_input_nodes[0]
+    while _packet(node) is aten.dropout or isinstance(_layer(graph, node), nn.modules.dropout._DropoutNd):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _is_classifier(graph: fx.GraphModule, node: fx.Node) -> bool:
+    if isinstance(_layer(graph, node), nn.Linear) or _packet(node) is aten.linear:
+        return True
+    if _packet(node) is not aten.conv2d:
+        return False
+    weight = graph.get_parameter(str(node.all_input_nodes[1].target))
+    return tuple(weight.shape[2:]) == (1, 1)
+
+
+def _layer(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _packet(node: fx.Node) -> object:
+    return getattr(node.target, "overloadpacket", None)
