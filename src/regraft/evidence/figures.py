@@ -177,25 +177,27 @@ def controls(rows: Sequence[dict[str, Any]]) -> Picture:
     def plot(axes: Axes) -> None:
         for i, row in enumerate(rows):
             _bar(axes, i, row)
-        axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
-        axes.tick_params(axis="y", length=0)
+        axes.set_yticks([])
         axes.set_xlim(0, 100)
-        axes.set_xlabel("right on the test split, %; whiskers: 95 % interval")
-        axes.invert_yaxis()
-        axes.spines["left"].set_visible(False)
+        axes.set_ylim(len(rows) - 0.6, -0.75)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.tick_params(axis="x", length=0, labelcolor=MUTED)
         axes.grid(axis="x", lw=0.6)
 
-    height = 0.9 + 0.42 * len(rows)
+    height = 0.4 + 0.55 * len(rows)
     return draw("controls", alt, plot, height, height)
 
 
 def _bar(axes: Axes, i: int, row: dict[str, Any]) -> None:
+    """The name stands above its bar: long names then cost no width, on a telephone too."""
     value = 100 * row["accuracy"]
-    axes.barh(i, value, height=0.56, color=SERIES[0] if i == 0 else MUTED, alpha=1 if i == 0 else 0.45)
+    axes.barh(i, value, height=0.4, color=SERIES[0] if i == 0 else MUTED, alpha=1 if i == 0 else 0.45)
     if row.get("ci95"):
         low, high = (100 * end for end in row["ci95"])
-        axes.plot([low, high], [i, i], color=INK, lw=1.3, solid_capstyle="butt")
-    axes.text(2, i, f"{value:.1f} %", va="center", color=PAGE if i == 0 else INK, fontweight="bold")
+        axes.plot([low, high], [i, i], color=INK, lw=1.4, solid_capstyle="butt")
+    weight = "bold" if i == 0 else "normal"
+    axes.text(0, i - 0.27, row["name"], va="bottom", color=INK, fontweight=weight)
+    axes.text(1.5, i + 0.01, f"{value:.1f} %", va="center", color=PAGE if i == 0 else INK, fontweight="bold")
 
 
 def training_curves(rows: Sequence[dict[str, Any]]) -> Picture:
@@ -224,7 +226,10 @@ def _last(rows: Sequence[dict[str, Any]], run: str) -> float:
 def _finish(axes: Axes) -> None:
     axes.grid(axis="y", lw=0.6)
     axes.margins(x=0.03, y=0.08)
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
+    entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    if entries:
         columns = 4 if axes.figure.get_figwidth() > NARROW else 2
-        axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+        ring = {"chosen": entries.pop("chosen")} if "chosen" in entries else {}
+        entries |= ring  # after the heads, which it explains
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+        axes.legend(list(entries.values()), list(entries), ncols=columns, **place)

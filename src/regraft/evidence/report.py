@@ -295,15 +295,18 @@ def _weakest_first(figures: Any) -> tuple[float, str]:
 
 
 def _matrix(counts: Any, classes: Sequence[str]) -> dict[str, Any]:
-    """Cells with the share of their row, which is what shades them."""
+    """Cells shaded by their share of the row."""
     rows = []
     for i, name in enumerate(classes):
         total = max(1, int(counts[i].sum()))
-        cells = [
-            {"n": int(n), "share": int(n) / total, "right": i == j} for j, n in enumerate(counts[i].tolist())
-        ]
+        cells = [_cell(n, n / total, right=i == j) for j, n in enumerate(counts[i].tolist())]
         rows.append({"name": name, "cells": cells, "n": int(counts[i].sum())})
     return {"classes": classes, "rows": rows}
+
+
+def _cell(n: int, share: float, *, right: bool) -> dict[str, Any]:
+    """A single mistake must be seen at a glance, so the shade of mistakes starts at a fifth."""
+    return {"n": n, "right": right, "shade": share if right or not n else 0.2 + 0.8 * share}
 
 
 def _confused_pairs(counts: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
