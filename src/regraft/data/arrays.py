@@ -1,0 +1,67 @@
+"""Arrays in memory, and scikit-learn's handwritten digits.
+
+Shape letters: N examples, C channels (1, 3 or 4), H height, W width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from regraft.data.listing import Listing, Row
+from regraft.data.locate import ArrayLocator
+from regraft.errors import DataError
+
+_CHANNELS = (1, 3, 4)
+
+
+def list_arrays(X: np.ndarray, y: np.ndarray, name: str = "array") -> Listing:
+    """One row per example.
+
+    Args:
+        X: uint8 0..255 or float 0..1; (N, H, W), (N, H, W, C) or (N, C, H, W).
+        y: labels (N,), numbers or words.
+        name: of the dataset.
+    """
+    pictures, labels = _channels_last(_to_uint8(np.asarray(X))), np.asarray(y)
+    if labels.shape != (len(pictures),):
+        raise DataError(
+            f"X has {len(pictures)} pictures and y has the shape {labels.shape}. "
+            f"Expected one label for each picture, ({len(pictures)},): read((X, y))"
+        )
+    rows = [
+        Row(f"{name}#{i}", ArrayLocator(pictures, i), str(label), None)
+        for i, label in enumerate(labels.tolist())
+    ]
+    return Listing(name, rows)
+
+
+def list_digits() -> Listing:
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey, scaled from 0..16 to 0..255."""
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    return list_arrays(np.rint(X.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), y, "digits")
+
+
+def _to_uint8(X: np.ndarray) -> np.ndarray:
+    if X.dtype == np.uint8:
+        return X
+    top = 1 if X.dtype.kind in "fb" else 255
+    if X.dtype.kind not in "fiub" or (X.size and not (X.min() >= 0 and X.max() <= top)):
+        found = f"values from {X.min()} to {X.max()}" if X.size and X.dtype.kind in "fiu" else "other values"
+        raise DataError(
+            f"X has the type {X.dtype} and {found}. Expected whole numbers 0 to 255 or floats 0 to 1: "
+            "read(((X - X.min()) / (X.max() - X.min()), y))"
+        )
+    return np.rint(X * (255 / top)).astype(np.uint8)
+
+
+def _channels_last(X: np.ndarray) -> np.ndarray:
+    if X.ndim == 3 or (X.ndim == 4 and X.shape[-1] in _CHANNELS):
+        return X
+    if X.ndim == 4 and X.shape[1] in _CHANNELS:
+        return np.moveaxis(X, 1, -1)
+    raise DataError(
+        f"X has the shape {X.shape}. Expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+        "with 1, 3 or 4 channels: read((X.reshape(len(X), height, width), y))"
+    )

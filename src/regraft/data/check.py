@@ -1,0 +1,113 @@
+"""What is wrong with labelled examples as a whole: what ends the run, and what a person should know."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from regraft.data.dataset import Example, Problem
+
+_SHOWN = 20  # problems in one message; the rest is counted
+_SMALL = 5  # fewer training examples than this leave a class to luck
+_IMBALANCE = 10  # largest class over smallest
+
+
+def listed(bad: Sequence[Problem], total: int) -> str:
+    """Pictures that cannot be used, one to a line, the first ones by name.
+
+    Args:
+        bad: one problem for each.
+        total: pictures there are, good and bad.
+    """
+    lines = [f"{len(bad)} of {total} pictures cannot be used:"]
+    lines += [f"  {problem}" for problem in bad[:_SHOWN]]
+    lines += [f"  ... and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+    return "\n".join(lines)
+
+
+def unusable(bad: Sequence[Problem], total: int, where: str) -> str:
+    """`listed`, with what to do about it before a run.
+
+    Args:
+        bad: one problem for each.
+        total: pictures there are, good and bad.
+        where: what `read` was called with, as code.
+    """
+    way_out = f"Mend or remove them, or leave them out with --skip-bad: read({where}, skip_bad=True)"
+    return f"{listed(bad, total)}\n{way_out}"
+
+
+def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str) -> list[str]:
+    """Messages about classes that nothing can be learned from."""
+    if len(classes) < 2:
+        found = f"one class, {classes[0]!r}" if classes else "no class with a usable picture"
+        return [
+            f"{where} has {found}. A classifier needs at least two: add a second class folder "
+            f"(root/CLASS/picture.jpg) or label, then read({where})"
+        ]
+    contents = defaultdict(set)
+    for example in examples:
+        contents[example.label].add(example.key)
+    single = [name for label, name in enumerate(classes) if len(contents[label]) == 1]
+    taught = {example.label for example in examples if example.split == "train"}
+    untaught = [name for label, name in enumerate(classes) if label not in taught and name not in single]
+    messages = []
+    if single:
+        messages.append(
+            f"{_classes(single)} only one picture (the same picture twice counts once). A class needs "
+            f"at least two, one to train on and one to test on: add more, or remove it, then read({where})"
+        )
+    if untaught:
+        messages.append(
+            f"{_classes(untaught)} no training picture. Put some into train/{untaught[0]}/ "
+            f"or remove the class from the other splits, then read({where})"
+        )
+    return messages
+
+
+def notes(classes: tuple[str, ...], examples: Sequence[Example]) -> list[Problem]:
+    """What does not end the run but makes its numbers doubtful."""
+    return [*_repeated(classes, examples), *_scarce(classes, examples)]
+
+
+def _repeated(classes: tuple[str, ...], examples: Sequence[Example]) -> list[Problem]:
+    times = Counter(example.key for example in examples)
+    same = defaultdict(list)
+    for example in examples:
+        if times[example.key] > 1:
+            same[example.key].append(example)
+    return [
+        *_differing(same.values(), "conflicting labels", lambda e: classes[e.label]),
+        *_differing(same.values(), "duplicate across splits", lambda e: e.split),
+    ]
+
+
+def _differing(
+    groups: Iterable[list[Example]], kind: str, trait: Callable[[Example], str]
+) -> Iterable[Problem]:
+    """One problem for each group of equal pictures that differ in a trait."""
+    for group in groups:
+        if len({trait(example) for example in group}) > 1:
+            where = ", ".join(f"{example.name} ({trait(example)})" for example in group)
+            yield Problem(kind, group[0].name, f"the same picture is {where}")
+
+
+def _scarce(classes: tuple[str, ...], examples: Sequence[Example]) -> Iterable[Problem]:
+    sizes = Counter(example.label for example in examples if example.split == "train")
+    for label, name in enumerate(classes):
+        if sizes[label] < _SMALL:
+            yield Problem(
+                "small class", name, f"{sizes[label]} training pictures; results will depend on luck"
+            )
+    (large, high), *_, (small, low) = Counter(
+        {label: sizes[label] for label in range(len(classes))}
+    ).most_common()
+    if high > _IMBALANCE * low:
+        detail = f"{low} training pictures, {high} of {classes[large]!r}; accuracy favours the larger class"
+        yield Problem("imbalanced classes", classes[small], detail)
+
+
+def _classes(names: list[str]) -> str:
+    listed = ", ".join(repr(name) for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"class {listed} has" if len(names) == 1 else f"the classes {listed}{more} have"

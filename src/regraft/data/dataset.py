@@ -1,0 +1,185 @@
+"""Labelled examples as values: what was found, where it lies, and what a person should know about it.
+
+Shape letters: N examples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+from regraft.data.locate import Locator
+from regraft.digest import digest_bytes
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled picture. Its bytes stay where they are.
+
+    Args:
+        key: SHA-256 of the encoded bytes: content only, never the file name.
+        label: index into the dataset's classes.
+        split: one of `SPLITS`.
+        name: for people: the path below the root, or "train.parquet#17".
+        locator: how to get the bytes again.
+        width: pixels, as the header says.
+        height: pixels, as the header says.
+        mode: Pillow's name for the kind of pixels ("RGB", "L", "CMYK").
+    """
+
+    key: str
+    label: int
+    split: str
+    name: str
+    locator: Locator
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a person should know about the examples.
+
+    Args:
+        kind: "unreadable", "truncated", "empty file", "too large", "missing", "no label", "ignored",
+            "duplicate across splits", "conflicting labels", "small class", "imbalanced classes", ...
+        name: the example or class that it is about.
+        detail: what is the matter, in words.
+    """
+
+    kind: str
+    name: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.kind}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the pictures are, and of what kind.
+
+    Args:
+        n: number of pictures.
+        width: (smallest, median, largest), pixels.
+        height: (smallest, median, largest), pixels.
+        modes: Pillow mode -> number of pictures, most frequent first.
+    """
+
+    n: int
+    width: tuple[int, int, int]
+    height: tuple[int, int, int]
+    modes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled examples of one task.
+
+    Args:
+        name: for people.
+        classes: class names; an example's label is an index into them.
+        examples: the examples, in the order they were found.
+        problems: what a person should know.
+        modality: the kind of input.
+
+    Example:
+        >>> from regraft.data import read
+        >>> digits = read("digits")
+        >>> digits.classes[3], len(digits.split("train").per_class(5, seed=0).examples)
+        ('3', 50)
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    examples: tuple[Example, ...]
+    problems: tuple[Problem, ...] = ()
+    modality: str = "image"
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Labels as int64 (N,)."""
+        return np.fromiter((e.label for e in self.examples), np.int64, len(self.examples))
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Content keys, in order (N)."""
+        return tuple(e.key for e in self.examples)
+
+    def split(self, name: str) -> Dataset:
+        """The examples of one split.
+
+        Args:
+            name: one of `SPLITS`.
+        """
+        if name not in SPLITS:
+            raise ValueError(f"unknown split {name!r}; there are {', '.join(SPLITS)}: dataset.split('train')")
+        return replace(self, examples=tuple(e for e in self.examples if e.split == name))
+
+    def per_class(self, k: int | None, seed: int) -> Dataset:
+        """At most k training examples of each class; validation and test stay as they are.
+
+        The k with the lowest hash of (seed, key), so subsets of one seed are nested over k and depend on
+        content alone. None keeps everything.
+
+        Args:
+            k: training examples to keep of each class.
+            seed: which subset.
+        """
+        if k is None:
+            return self
+        kept = {index for members in self._train_members() for index in self._lowest(members, k, seed)}
+        chosen = (e for i, e in enumerate(self.examples) if e.split != "train" or i in kept)
+        return replace(self, examples=tuple(chosen))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Number of examples: split -> class -> n, for splits that have any."""
+        found = Counter((e.split, e.label) for e in self.examples)
+        present = [split for split in SPLITS if any(key[0] == split for key in found)]
+        return {split: {c: found[split, i] for i, c in enumerate(self.classes)} for split in present}
+
+    def open(self, i: int) -> Image.Image:
+        """The i-th picture, decoded now."""
+        locator = self.examples[i].locator
+        image = locator.image(locator.content())
+        image.load()
+        return image
+
+    def sizes(self) -> Sizes:
+        """Widths, heights and kinds of the pictures, from the headers."""
+        modes = Counter(e.mode for e in self.examples)
+        return Sizes(
+            n=len(self.examples),
+            width=_spread(e.width for e in self.examples),
+            height=_spread(e.height for e in self.examples),
+            modes=dict(modes.most_common()),
+        )
+
+    def _train_members(self) -> list[list[int]]:
+        members: list[list[int]] = [[] for _ in self.classes]
+        for index, example in enumerate(self.examples):
+            if example.split == "train":
+                members[example.label].append(index)
+        return members
+
+    def _lowest(self, members: Sequence[int], k: int, seed: int) -> list[int]:
+        return sorted(members, key=lambda i: digest_bytes(f"subset:{seed}:{self.examples[i].key}".encode()))[
+            :k
+        ]
+
+
+def _spread(values: Iterable[int]) -> tuple[int, int, int]:
+    found = sorted(values)
+    return (found[0], int(median(found)), found[-1]) if found else (0, 0, 0)

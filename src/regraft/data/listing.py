@@ -1,0 +1,46 @@
+"""What a reader finds before any picture is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from regraft.data.dataset import Problem
+from regraft.data.locate import Locator
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled picture that has not been opened yet; `split` is None where none was given."""
+
+    name: str
+    locator: Locator
+    label: str
+    split: str | None
+
+
+@dataclass
+class Listing:
+    """Rows as a reader found them.
+
+    Args:
+        name: of the dataset, for people.
+        rows: in a stable order.
+        classes: names in the order that the data itself declares; None sorts them.
+        bad: rows that cannot be used.
+        notes: what a person should know.
+    """
+
+    name: str
+    rows: list[Row] = field(default_factory=list)
+    classes: tuple[str, ...] | None = None
+    bad: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+
+    def class_names(self, present: set[str]) -> tuple[str, ...]:
+        """The classes that have examples: in the declared order, else numbers by value, words by letter."""
+        if self.classes is not None:
+            return tuple(name for name in self.classes if name in present)
+        whole_numbers = all(name.lstrip("-").isdecimal() for name in present)
+        return tuple(sorted(present, key=int if whole_numbers else None))

@@ -1,0 +1,93 @@
+"""Opening encoded pictures that nobody vouches for."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+from PIL import Image
+
+# Formats that photographs come in. The rest of Pillow's list is left out on purpose: some of it runs other
+# programs (EPS starts Ghostscript), and none of it is a picture that a person would label.
+Image.init()
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
+    if name in Image.OPEN
+)
+SUFFIXES = frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in FORMATS)
+
+# Pillow's own limit against decompression bombs: twice MAX_IMAGE_PIXELS.
+_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+class BadPicture(Exception):  # noqa: N818  (it reads as what it is)
+    """Bytes that are not a usable picture.
+
+    Args:
+        kind: one of the kinds of a `Problem`.
+        detail: what is the matter, in words.
+    """
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+
+def open_encoded(content: bytes) -> Image.Image:
+    """Reads the header; pixels are decoded on use.
+
+    Raises:
+        BadPicture: nothing there, too many pixels by the header, or no picture.
+    """
+    if not content:
+        raise BadPicture("empty file", "it has no bytes")
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except _TOO_LARGE as error:
+        raise BadPicture("too large", _claimed(content) or str(error)) from error
+    except (
+        Exception
+    ) as error:  # parsers of untrusted bytes raise anything: KeyError, struct.error, SyntaxError
+        raise BadPicture("unreadable", "it is not a picture in a known format") from error
+
+
+def confirm_whole(image: Image.Image, content: bytes) -> None:
+    """Raises BadPicture if the end is missing; decodes only pictures whose last bytes look wrong."""
+    if _ends_well(image.format, content):
+        return
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise broken(error) from error
+
+
+def broken(error: Exception) -> BadPicture:
+    """What an error while decoding means."""
+    if isinstance(error, BadPicture):
+        return error
+    if "truncated" in str(error).lower() or isinstance(error, EOFError):
+        return BadPicture("truncated", "the end of the file is missing")
+    return BadPicture("unreadable", f"it does not decode ({error})")
+
+
+def _ends_well(format: str | None, content: bytes) -> bool:
+    if format is None:  # an array, not an encoded picture
+        return True
+    if format in ("JPEG", "MPO"):
+        return content.endswith(b"\xff\xd9")
+    if format == "PNG":
+        return content[-8:-4] == b"IEND"
+    if format == "WEBP":
+        return len(content) >= 8 + struct.unpack("<I", content[4:8])[0]
+    return False  # rare formats: decode to be sure
+
+
+def _claimed(content: bytes) -> str:
+    """Width and height that a PNG header claims, in words."""
+    if not content.startswith(b"\x89PNG") or len(content) < 24:
+        return ""
+    width, height = struct.unpack(">II", content[16:24])
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+    return f"its header claims {width:,} x {height:,} pixels; at most {limit} million are decoded"

@@ -1,0 +1,134 @@
+"""The door: whatever holds labelled pictures becomes a Dataset, or one error that says all that is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from regraft.data.arrays import list_arrays, list_digits
+from regraft.data.check import fatal, notes, unusable
+from regraft.data.dataset import Dataset, Example, Problem
+from regraft.data.examine import Seen, examine
+from regraft.data.folder import list_folder
+from regraft.data.listing import Listing, Row
+from regraft.data.parquet import list_parquet, parquet_files
+from regraft.data.splits import draw
+from regraft.data.table import list_table
+from regraft.errors import DataError, closest
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def read(
+    where: str | Path | Arrays,
+    *,
+    skip_bad: bool = False,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+) -> Dataset:
+    """Labelled pictures from a folder, a table, arrays, or a built-in set.
+
+    Every picture's bytes are read once: hashed, header opened, end checked. Pixels are not decoded.
+
+    Args:
+        where: a folder `root/{train,val,test}/CLASS/*` or `root/CLASS/*`; a .csv, .jsonl or .parquet file
+            with a picture column, a label column and perhaps a split column; a folder of .parquet files;
+            "digits" (scikit-learn's); or arrays (X, y) with X uint8 or float 0..1,
+            (N, H, W), (N, H, W, C) or (N, C, H, W).
+        skip_bad: leave out what cannot be used, and list it in `Dataset.problems`, instead of raising.
+        val_fraction: drawn for validation, of what came without a split or as training, if none was given.
+        test_fraction: likewise for test.
+
+    Raises:
+        DataError: everything that is wrong, in one message.
+
+    Example:
+        >>> digits = read("digits")
+        >>> len(digits), digits.sizes().width, list(digits.counts())
+        (1797, (8, 8, 8), ['train', 'val', 'test'])
+    """
+    _check_fractions(val_fraction, test_fraction)
+    listing, shown = _list(where), repr(str(where)) if isinstance(where, str | Path) else "(X, y)"
+    looked = examine(listing.rows)
+    bad = listing.bad + [found for found in looked if isinstance(found, Problem)]
+    good = [(row, seen) for row, seen in zip(listing.rows, looked, strict=True) if isinstance(seen, Seen)]
+    classes = listing.class_names({row.label for row, _ in good})
+    examples = _examples(good, classes, val_fraction, test_fraction)
+    wrong = [unusable(bad, len(bad) + len(good), shown)] if bad and not skip_bad else []
+    wrong += fatal(classes, examples, shown)
+    if wrong:
+        raise DataError("\n".join(wrong))
+    return Dataset(listing.name, classes, examples, (*bad, *listing.notes, *notes(classes, examples)))
+
+
+def _examples(
+    good: Sequence[tuple[Row, Seen]], classes: tuple[str, ...], val_fraction: float, test_fraction: float
+) -> tuple[Example, ...]:
+    index = {name: label for label, name in enumerate(classes)}
+    labels = [index[row.label] for row, _ in good]
+    keys, given = [seen.key for _, seen in good], [row.split for row, _ in good]
+    splits = draw(keys, labels, given, val_fraction, test_fraction)
+    return tuple(
+        Example(seen.key, label, split, row.name, row.locator, seen.width, seen.height, seen.mode)
+        for (row, seen), label, split in zip(good, labels, splits, strict=True)
+    )
+
+
+def _list(where: str | Path | Arrays) -> Listing:
+    """The reader that fits."""
+    if isinstance(where, tuple):
+        return _filled(list_arrays(*where), "the arrays", "read((X, y)) with one label for each picture")
+    if str(where) == "digits":
+        return list_digits()
+    path = Path(where).expanduser()
+    if not path.exists():
+        raise _absent(str(where), path)
+    if path.is_dir():
+        files = parquet_files(path)
+        listing = list_parquet(path.name, files) if files else list_folder(path)
+        return _filled(listing, str(path), f"one folder per class: {path}/CLASS/picture.jpg")
+    return _filled(_list_file(path), str(path), "one line per picture, with the columns image and label")
+
+
+def _list_file(path: Path) -> Listing:
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return list_parquet(path.stem, [path])
+    if kind in (".csv", ".jsonl"):
+        return list_table(path)
+    raise DataError(
+        f"{path} is a file of kind {kind or '(none)'}. "
+        f"Expected a folder, .csv, .jsonl or .parquet: read({str(path.parent)!r})"
+    )
+
+
+def _filled(listing: Listing, what: str, expected: str) -> Listing:
+    if not listing.rows and not listing.bad:
+        raise DataError(f"{what} has no pictures. Expected {expected}")
+    return listing
+
+
+def _absent(where: str, path: Path) -> DataError:
+    scheme = re.match(r"([a-z][a-z0-9+]+):", where)
+    if scheme:
+        return DataError(
+            f"{where!r}: data is not read from {scheme[1]}: yet. Download it as a folder of class folders "
+            "or as Parquet files, then read the folder: read('my_data')"
+        )
+    beside = sorted(f.name for f in path.parent.iterdir()) if path.parent.is_dir() else []
+    near = closest(path.name, ["digits", *beside])
+    return DataError(
+        f"there is no {where!r}.{near} Expected a folder, a .csv, .jsonl or .parquet file, or 'digits': "
+        "read('my_photos')"
+    )
+
+
+def _check_fractions(val: float, test: float) -> None:
+    if not (val >= 0 and test >= 0 and val + test < 1):
+        raise DataError(
+            f"val_fraction {val} and test_fraction {test} leave nothing to train on. Expected two fractions "
+            "that add up to less than 1: read(where, val_fraction=0.2, test_fraction=0.2)"
+        )
