@@ -44,7 +44,7 @@ def expects(spec: InputSpec) -> Callable[[Factory], Factory]:
     """
 
     def mark(factory: Factory) -> Factory:
-        vars(factory)["input_spec"] = spec
+        setattr(factory, "input_spec", spec)  # noqa: B010  (functions declare no attributes)
         return factory
 
     return mark

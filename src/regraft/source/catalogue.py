@@ -14,7 +14,7 @@ from regraft.source.files import SUFFIXES
 from regraft.source.folder import open_folder
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
-from regraft.source.timm_hub import open_timm
+from regraft.source.timm_hub import open_timm, timm_names
 from regraft.spec import InputSpec
 
 Opener = Callable[[str, Request], Source]
@@ -88,17 +88,23 @@ SCHEMES.add("python", open_python)
 
 def _not_found(uri: str) -> SourceError:
     known = [f"{scheme}:" for scheme in SCHEMES]
-    scheme, colon, name = uri.partition(":")
-    if colon and not name.startswith("\\"):
-        later = "" if "://" not in uri else " Download it first, then pass the file or folder."
+    scheme, colon, _ = uri.partition(":")
+    if colon:
+        later = " Download it first, then pass the file or folder." if "://" in uri else ""
         return SourceError(
-            f"sources of kind {scheme + ':'!r} are not read today.{closest(scheme + ':', known)}{later} Expected "
-            f"{', '.join(f'{k}NAME' for k in known)}, a folder with config.json, or a weight file "
+            f"sources of kind {scheme + ':'!r} are not read today.{closest(scheme + ':', known)}{later} "
+            f"Expected {', '.join(f'{k}NAME' for k in known)}, a folder with config.json, or a weight file "
             f"({', '.join(SUFFIXES)}). For example: load_source('regraft:cifar10-resnet20')"
         )
-    embedded = closest(uri, [*EMBEDDED])
-    hint = f" Did you mean 'timm:{uri}'?" if not embedded and "/" not in uri and "." not in uri else ""
     return SourceError(
-        f"there is no file or folder {uri!r}, and it names no catalogue.{embedded}{hint} For a catalogue put its "
+        f"there is no file or folder {uri!r}, and it names no catalogue.{_meant(uri)} For a catalogue put its "
         "name in front: load_source('timm:resnet18') or load_source('regraft:cifar10-resnet20')"
     )
+
+
+def _meant(uri: str) -> str:
+    """The nearest catalogue entries to a bare name; nothing for what looks like a path."""
+    if "/" in uri or uri.endswith(SUFFIXES):
+        return ""
+    entries = [f"regraft:{name}" for name in EMBEDDED] + [f"timm:{name}" for name in timm_names()]
+    return closest(f"timm:{uri}", entries)

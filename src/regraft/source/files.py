@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import pickletools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 
 from regraft.errors import SourceError
 
-TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
-SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 _CONVERT = (
-    "python -c \"import torch, safetensors.torch as s; c = torch.load('{path}', weights_only=False); "
-    "s.save_file(c['state_dict'], 'weights.safetensors')\""
+    "import torch, safetensors.torch as s; "
+    "c = torch.load({path!r}, weights_only=False, map_location='cpu'); "
+    "s.save_file(getattr(c, 'state_dict', lambda: c['state_dict'])(), 'weights.safetensors')"
 )
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]  # its module was renamed in NumPy 2
+# Training scripts leave their arguments and best scores in checkpoints; these types only hold values.
+_PLAIN_VALUES: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
+    *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 
 @dataclass(frozen=True)
@@ -28,19 +38,19 @@ class Checkpoint:
     """What a weight file holds.
 
     Args:
-        groups: where the tensors lie ("" is the top level, "state_dict", "ema.model") to name to tensor.
+        tensors: dotted name to tensor; what lies in a wrapper has the wrapper's key in front.
         ignored: entries that are not tensors, for people.
     """
 
-    groups: Mapping[str, Mapping[str, torch.Tensor]]
+    tensors: Mapping[str, torch.Tensor]
     ignored: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a weight file onto the CPU.
+    """Read a weight file onto the CPU. Its content says of which format it is, not its name.
 
     Args:
-        path: `.safetensors`, or PyTorch's own format in its zip or older form.
+        path: safetensors, or PyTorch's own format in its zip or older form.
 
     Raises:
         SourceError: no such file, another format, a damaged file, or a pickle that wants to run code.
@@ -50,18 +60,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
         >>> path = Path(tempfile.mkdtemp()) / "net.pt"
         >>> torch.save({"epoch": 3, "state_dict": {"module.bias": torch.zeros(2)}}, path)
         >>> found = read_checkpoint(path)
-        >>> list(found.groups), found.ignored
-        (['state_dict'], ('epoch',))
+        >>> list(found.tensors), found.ignored
+        (['state_dict.module.bias'], ('epoch',))
     """
     if not path.is_file():
         raise SourceError(
             f"there is no weight file at {path}. Pass a file that ends in {', '.join(SUFFIXES)}"
         )
-    if path.stat().st_size == 0:
-        raise SourceError(f"{path} is empty (0 bytes). Copy or download it again, then pass {path}")
-    if path.suffix == ".safetensors":
-        return Checkpoint({"": _read_safetensors(path)})
-    return _sort_out(_read_torch(path), path)
+    with path.open("rb") as file:
+        start = file.read(9)
+    if path.suffix == ".safetensors" or start[8:] == b"{":
+        return Checkpoint(_read_safetensors(path))
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return _flatten(_read_torch(path), path)
+    raise SourceError(
+        f"{path} is {'empty' if not start else 'not a weight file of a format that is read today'}. Expected "
+        "safetensors or a PyTorch checkpoint. Copy it again or convert it, then: "
+        "load_source('weights.safetensors', arch='timm:NAME')"
+    )
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -75,59 +91,74 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        # Training scripts leave their parsed arguments in checkpoints; a Namespace only holds values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_PLAIN_VALUES):
             return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise _explain(path, str(error)) from error
 
 
 def _explain(path: Path, text: str) -> SourceError:
-    unsafe = re.search(r"Unsupported global: GLOBAL (\S+)|Unsupported class (\S+)", text)
-    if unsafe:
-        wanted = unsafe.group(1) or unsafe.group(2)
-        return SourceError(
-            f"{path} is a pickle that wants to use {wanted}, which could run any code, so it was not opened. "
-            "Expected a checkpoint of plain tensors. If you trust its maker, convert it once on a machine where "
-            f"that may run: {_CONVERT.format(path=path)} and pass weights.safetensors"
-        )
     if "TorchScript" in text:
         return SourceError(
             f"{path} is a TorchScript program, expected a checkpoint of plain tensors. Save its weights: "
             f"torch.save(torch.jit.load('{path}').state_dict(), 'weights.pt') and pass weights.pt"
         )
+    wanted = _wanted_global(path, text)
+    if wanted:
+        return SourceError(
+            f"{path} is a pickle that wants to use {wanted}, which can run any code, so it was not opened. "
+            "Expected a checkpoint of plain tensors. If you trust its maker, convert it where that may run: "
+            f'python -c "{_CONVERT.format(path=str(path))}" and pass weights.safetensors'
+        )
+    reason = text.splitlines()[0][:120] if text else "it ends too early"
     return SourceError(
-        f"{path} cannot be read as a PyTorch checkpoint: it is damaged, cut short, or of another format "
-        f"({text.splitlines()[0][:160] if text else 'no reason given'}). Copy or download it again; formats read "
-        f"today: {', '.join(SUFFIXES)}. Then pass {path}"
+        f"{path} is damaged or cut short: PyTorch cannot read it ({reason}). Copy or download it again, then "
+        f"pass {path}"
     )
 
 
-def _sort_out(content: Any, path: Path) -> Checkpoint:
-    if not isinstance(content, Mapping):
-        raise SourceError(
-            f"{path} holds a {type(content).__name__}, expected a state_dict (names to tensors). "
-            "Save one: torch.save(model.state_dict(), 'weights.pt') and pass weights.pt"
-        )
-    groups: dict[str, dict[str, torch.Tensor]] = {}
-    ignored: list[str] = []
-    for where, name, value in _walk(content, ""):
-        if isinstance(value, torch.Tensor):
-            groups.setdefault(where, {})[name] = value
-        else:
-            ignored.append(f"{where}.{name}" if where else name)
-    if not groups:
-        raise SourceError(
-            f"{path} holds no tensors, only {', '.join(ignored[:5]) or 'nothing'}; expected a state_dict. "
-            "Save one: torch.save(model.state_dict(), 'weights.pt') and pass weights.pt"
-        )
-    return Checkpoint(groups, tuple(ignored))
+def _wanted_global(path: Path, text: str) -> str:
+    """The class or function that a pickle asked for and did not get; "" if that was not the trouble."""
+    found = re.search(r"GLOBAL ([\w.]+)", text)
+    if found:
+        return found.group(1)
+    return _first_global(path.read_bytes()) if "Unsupported operand" in text else ""
 
 
-def _walk(content: Mapping[Any, Any], where: str) -> Iterator[tuple[str, str, Any]]:
-    """(group, name, value) of everything; an optimizer's state is one entry, not weights."""
+def _first_global(data: bytes) -> str:
+    """Pickle protocol 4 and up, which torch.load reads none of: its first global, without running it."""
+    strings: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
+                return ".".join(strings[-2:])
+            strings += [argument] if isinstance(argument, str) else []
+    except ValueError:  # not a pickle after all
+        return ""
+    return ""
+
+
+def _flatten(content: Any, path: Path) -> Checkpoint:
+    tensors, ignored = {}, []
+    if isinstance(content, Mapping):
+        for name, value in _walk(content, ""):
+            if isinstance(value, torch.Tensor):
+                tensors[name] = value
+            else:
+                ignored.append(name)
+    if not tensors:
+        raise SourceError(
+            f"{path} holds no named tensors, only {', '.join(ignored[:5]) or type(content).__name__}; "
+            "expected a state_dict. Save one: torch.save(model.state_dict(), 'weights.pt') and pass weights.pt"
+        )
+    return Checkpoint(tensors, tuple(ignored))
+
+
+def _walk(content: Mapping[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything; an optimizer's state is one entry, as it holds no weights."""
     for key, value in content.items():
+        name = f"{where}{key}"
         if isinstance(value, Mapping) and value and "optim" not in str(key):
-            yield from _walk(value, f"{where}.{key}" if where else str(key))
+            yield from _walk(value, f"{name}.")
         else:
-            yield where, str(key), value
+            yield name, value

@@ -2,7 +2,7 @@
 
 regraft's own layout, which `regraft pretrain` writes and the embedded sources use:
 
-    config.json        {"format": "regraft-source", "arch", "arch_args", "input", "classes", "licence", "origin"}
+    config.json        "format": "regraft-source", then arch, arch_args, input, classes, licence, origin
     model.safetensors  the network's state_dict
 """
 
@@ -22,14 +22,14 @@ from regraft.source.checkpoint import fill
 from regraft.source.files import SUFFIXES
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
-from regraft.source.timm_hub import input_of
+from regraft.source.timm_hub import input_of, label_names
 from regraft.spec import InputSpec
 
 FORMAT = "regraft-source"
 WEIGHTS = "model.safetensors"
 READ_TODAY = (
-    "Folders read today: timm's layout (config.json with 'architecture' and 'pretrained_cfg') and regraft's own "
-    f"(config.json with 'format': '{FORMAT}')"
+    "Folders read today: timm's layout (config.json with 'architecture' and 'pretrained_cfg') and regraft's "
+    f"own (config.json with 'format': '{FORMAT}')"
 )
 
 
@@ -94,7 +94,9 @@ def write_source(folder: Path, source: Source) -> None:
         "licence": source.licence,
         "origin": source.origin,
     }
-    safetensors.torch.save_model(source.model, str(folder / WEIGHTS))
+    # Copies, as the format refuses tensors that share memory.
+    state = {name: value.detach().clone() for name, value in source.model.state_dict().items()}
+    safetensors.torch.save_file(state, folder / WEIGHTS)
     (folder / "config.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
@@ -117,7 +119,7 @@ def read_card(folder: Path) -> Card:
         ) from error
     kind = config.get("model_type") or ", ".join(config.get("architectures") or ()) or "unknown"
     raise SourceError(
-        f"{folder} is in a layout that is not read (kind: {kind}; transformers' layout is one). {READ_TODAY}. "
+        f"{folder} is in a layout that is not read (kind: {kind}; transformers' is one such). {READ_TODAY}. "
         "For image networks: load_source('timm:NAME'), or a folder that timm.models.save_for_hf wrote"
     )
 
@@ -156,16 +158,16 @@ def _timm_card(config: Mapping[str, Any]) -> Card:
     """As timm.models.load_model_config_from_hf reads it; older files keep the card at the top level."""
     card = config.get("pretrained_cfg") or config
     arch_args = dict(config.get("model_args") or {})
-    for key in ("num_classes", "global_pool"):
-        if config.get(key) is not None:
-            arch_args.setdefault(key, config[key])
-    labels = config.get("label_names") or card.get("label_names") or ()
+    n_classes = config.get("num_classes", card.get("num_classes"))
+    if n_classes is not None:
+        arch_args.setdefault("num_classes", n_classes)
+    labels = config.get("label_names") or card.get("label_names") or card.get("labels")
     provenance = config.get("provenance") or {}
     return Card(
         arch=f"timm:{config['architecture']}",
         arch_args=arch_args,
-        input=input_of(card),
-        classes=tuple(labels),
+        input=input_of(card, arch_args),
+        classes=label_names(labels),
         licence=card.get("license") or "",
         origin=provenance.get("source_repository") or card.get("hf_hub_id") or "",
     )

@@ -43,8 +43,8 @@ class Request:
         spec = self.input or found
         if spec is None:
             raise SourceError(
-                f"{self.uri} does not say what input it expects, so pictures cannot be prepared for it. Pass it: "
-                f"load_source({self.uri!r}, arch={self.arch!r}, input=InputSpec(size=(3, 32, 32), "
+                f"{self.uri} does not say what input it expects, so pictures cannot be prepared for it. "
+                f"Pass it: load_source({self.uri!r}, arch={self.arch!r}, input=InputSpec(size=(3, 32, 32), "
                 "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))), on the command line "
                 "--input-size 3,32,32 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
             )

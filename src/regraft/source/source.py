@@ -41,19 +41,24 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.matched)} tensors matched"]
-        lines += [_line("missing in the checkpoint, left fresh", self.missing)] if self.missing else []
-        lines += [_line("unexpected in the checkpoint, not used", self.unexpected)] if self.unexpected else []
-        shapes = tuple(f"{name} is {ours}, checkpoint has {theirs}" for name, ours, theirs in self.mismatched)
-        lines += [_line("of another shape, left fresh", shapes)] if shapes else []
-        lines += [_line("missing without harm", self.harmless)] if self.harmless else []
-        lines += [_line("entries that are not weights", self.ignored)] if self.ignored else []
-        return "; ".join(lines + ([self.renamed] if self.renamed else []))
+        shapes = tuple(f"{name} is {ours} here, {theirs} there" for name, ours, theirs in self.mismatched)
+        parts = [
+            f"{len(self.matched)} tensors matched",
+            _count("missing in the checkpoint and left fresh", self.missing),
+            _count("unexpected in the checkpoint and not used", self.unexpected),
+            _count("of another shape and left fresh", shapes),
+            _count("without influence on the output", self.harmless),
+            _count("not a tensor", self.ignored),
+            self.renamed,
+        ]
+        return "; ".join(part for part in parts if part)
 
 
-def _line(what: str, names: tuple[str, ...], shown: int = 4) -> str:
+def _count(what: str, names: tuple[str, ...], shown: int = 3) -> str:
+    if not names:
+        return ""
     more = f", … {len(names) - shown} more" if len(names) > shown else ""
-    return f"{len(names)} {what}: {', '.join(names[:shown])}{more}"
+    return f"{len(names)} {what} ({', '.join(names[:shown])}{more})"
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,18 @@ def _timm() -> ModuleType:
     return timm
 
 
+def timm_names() -> list[str]:
+    """Names to suggest; none where timm is not installed."""
+    try:
+        return _timm().list_models()
+    except MissingExtra:
+        return []
+
+
 def build_timm(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, InputSpec]:
     """An architecture of timm with fresh weights; never touches the network."""
     model = _create(name, arch_args, pretrained=False)
-    return model, input_of(model.pretrained_cfg)
+    return model, input_of(model.pretrained_cfg, arch_args)
 
 
 ARCHITECTURES.add("timm", build_timm)
@@ -57,7 +65,7 @@ def open_timm(name: str, request: Request) -> Source:
         {},
         model,
         request.input_or(input_of(card)),
-        classes=tuple(card.get("label_names") or ()),
+        classes=label_names(card.get("label_names")),
         licence=card.get("license") or "",
         origin=card.get("hf_hub_id") or card.get("url") or "",
     )
@@ -71,10 +79,11 @@ def _pretrained(name: str) -> Any:
         raise
     except Exception as error:  # hub, HTTP and file-system errors of several libraries
         raise SourceError(
-            f"the weights of timm:{name} could not be fetched ({_first_line(error)}). They are downloaded once "
-            "from the Hugging Face hub into its cache ($HF_HOME, else ~/.cache/huggingface); HF_HUB_OFFLINE=1 "
-            "forbids the download. Without a network, copy a folder with config.json and model.safetensors from "
-            f"a machine that has one and pass the folder: load_source('path/to/{name}')"
+            f"the weights of timm:{name} could not be fetched ({_first_line(error)}). They are downloaded "
+            "once from the Hugging Face hub into its cache ($HF_HOME, else ~/.cache/huggingface); "
+            "HF_HUB_OFFLINE=1 forbids the download. Without a network, copy a folder with config.json and "
+            "model.safetensors from a machine that has one (timm.models.save_for_hf writes it) and pass the "
+            f"folder: load_source('path/to/{name}')"
         ) from error
 
 
@@ -122,26 +131,50 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def input_of(card: Mapping[str, Any]) -> InputSpec:
+def label_names(labels: Any) -> tuple[str, ...]:
+    """Class names in the order of the outputs; none where a card names only some of them.
+
+    Example:
+        >>> label_names({"1": "dog", "0": "cat"}), label_names({"7": "cat"}), label_names(None)
+        (('cat', 'dog'), (), ())
+    """
+    if not isinstance(labels, Mapping):
+        return tuple(labels or ())
+    by_index = {int(index): str(name) for index, name in labels.items()}
+    return tuple(by_index[i] for i in range(len(by_index))) if max(by_index) < len(by_index) else ()
+
+
+def input_of(card: Mapping[str, Any], arch_args: Mapping[str, Any] | None = None) -> InputSpec:
     """The input that a pretrained card of timm describes.
+
+    Args:
+        card: timm's `pretrained_cfg`.
+        arch_args: what the network was built with; its `in_chans` and `img_size` go before the card's.
 
     Example:
         >>> input_of({"input_size": [3, 160, 160], "crop_pct": 0.9, "interpolation": "bilinear"}).size
         (3, 160, 160)
     """
-    size = tuple(card.get("input_size") or (3, 224, 224))
+    size = _input_size(card, arch_args or {})
     interpolation = card.get("interpolation")
     crop_mode = card.get("crop_mode")
     return InputSpec(
-        size=(size[0], size[1], size[2]),
+        size=size,
         mean=_channels(card.get("mean") or IMAGENET_MEAN, size[0]),
         std=_channels(card.get("std") or IMAGENET_STD, size[0]),
         # timm's "random" and "lanczos" have no twin here; bicubic is timm's own default.
         interpolation=interpolation if interpolation in _INTERPOLATIONS else "bicubic",
-        crop_pct=float(card.get("crop_pct") or 1.0),
-        # "border" pads what "center" would have to enlarge; for pictures larger than the crop they agree.
+        crop_pct=min(float(card.get("crop_pct") or 1.0), 1.0),  # a few cards pad instead of cropping
+        # "border" pads the short side where "center" would cut the long one; six cards of timm use it.
         crop_mode="squash" if crop_mode == "squash" else "center",
     )
+
+
+def _input_size(card: Mapping[str, Any], arch_args: Mapping[str, Any]) -> tuple[int, int, int]:
+    channels, height, width = card.get("input_size") or (3, 224, 224)
+    side = arch_args.get("img_size") or (height, width)
+    height, width = (side, side) if isinstance(side, int) else side
+    return arch_args.get("in_chans") or channels, height, width
 
 
 def _channels(values: Any, channels: int) -> tuple[float, ...]:

@@ -67,7 +67,7 @@ def tiny_source(seed: int = 0) -> Source:
 
     Example:
         >>> tiny_source().input.size, tiny_source().n_params
-        ((3, 32, 32), 8898)
+        ((3, 32, 32), 8754)
     """
     model, spec = build(TINY_ARCH, seed=seed)
     assert spec is not None
@@ -94,7 +94,7 @@ def tiny_images(
 
     Args:
         n_per_class: pictures of each class.
-        classes: at most 18 (three shapes in six colours).
+        classes: at most 18 (six colours, each in three shapes).
         size: height and width in pixels.
         seed: the same seed gives the same pictures.
 
@@ -116,8 +116,8 @@ def tiny_images(
 
 def _picture(label: int, size: int, random: np.random.Generator) -> np.ndarray:
     ground = random.integers(40, 160) + random.normal(0, 25, (size, size, 3))
-    colour = _COLOURS[label // _SHAPES % len(_COLOURS)] + random.normal(0, 25, 3)
-    inside = _mask(label % _SHAPES, size, random)[:, :, None]
+    colour = _COLOURS[label % len(_COLOURS)] + random.normal(0, 25, 3)
+    inside = _mask((label + label // len(_COLOURS)) % _SHAPES, size, random)[:, :, None]
     noisy = np.where(inside, colour + random.normal(0, 20, (size, size, 3)), ground)
     return noisy.clip(0, 255).astype(np.uint8)
 
