@@ -17,15 +17,14 @@ def parameter_groups(plan: Plan, network: nn.Module) -> list[dict]:
     Groups are made by name, never by value: two biases that both start at zero are two parameters.
 
     Raises:
-        RecipeError: a parameter of the network is in no row, or in several.
+        RecipeError: a parameter of the network is in no row.
     """
     parameters = dict(network.named_parameters())
     trained = {name for row in plan.rows if row.state == "trained" for name in row.names}
-    covered = [name for row in plan.rows for name in row.names if name in parameters]
-    strays = sorted(set(parameters) - set(covered)) + sorted({n for n in covered if covered.count(n) > 1})
+    strays = sorted(set(parameters) - {name for row in plan.rows for name in row.names})
     if strays:
         raise RecipeError(
-            f"the plan must name each parameter exactly once, but not so {strays[:5]}. "
+            f"the plan must name each parameter of the network, but not so {', '.join(strays[:5])}. "
             "Make the plan for this network: resolve(recipe, source, traced, n_classes, ...)."
         )
     for name, parameter in parameters.items():

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BODY = "body."  # names of a network's tensors: body.<name in the source>, head.<name>
 HEAD = "head."
 
+State = Literal["frozen", "trained", "fitted", "dropped"]
+
 
 @dataclass(frozen=True)
 class PlanRow:
@@ -38,7 +40,7 @@ class PlanRow:
     group: str
     names: tuple[str, ...]
     n_params: int
-    state: Literal["frozen", "trained", "fitted", "dropped"]
+    state: State
     lr: float = 0.0
     weight_decay: float = 0.0
     batch_norm: str = ""
@@ -96,8 +98,9 @@ class Plan:
             f"{self.bytes / 1e6:.1f} MB cached"
         )
         table = Table(title=f"{self.recipe.name} · {self.source}", caption=caption)
-        for column in ("layers", "tensors", "parameters", "state", "rate", "weight decay", "batch norm"):
-            table.add_column(column, justify="left" if column in ("layers", "state", "batch norm") else "right")
+        for column in ("layers", "tensors", "parameters", "state", "rate", "decay", "batch norm"):
+            justify = "left" if column in ("layers", "state", "batch norm") else "right"
+            table.add_column(column, justify=justify, no_wrap=column == "layers")
         for row in self.rows:
             rate, decay = (f"{row.lr:.2g}", f"{row.weight_decay:g}") if row.lr else ("", "")
             counts = (str(len(row.names)), f"{row.n_params:,}")
@@ -118,27 +121,26 @@ def epochs_and_updates(recipe: Recipe, n_train: int) -> tuple[int, int]:
 
 
 def trained_rows(
-    group: str, tensors: Iterable[tuple[str, Any]], recipe: Recipe, lr: float, *, n_buffers: str = ""
+    group: str, parameters: Iterable[tuple[str, nn.Parameter]], recipe: Recipe, lr: float
 ) -> list[PlanRow]:
-    """Rows for tensors that train at one rate: matrices and filters with weight decay, the rest without."""
-    tensors = list(tensors)
-    decayed = [(name, t) for name, t in tensors if t.requires_grad and t.ndim > 1]
-    plain = [(name, t) for name, t in tensors if t.requires_grad and t.ndim <= 1]
+    """Rows for parameters that train at one rate: matrices and filters with weight decay, the rest without."""
+    named = list(parameters)
+    decayed = [(name, p) for name, p in named if p.ndim > 1]
+    plain = [(name, p) for name, p in named if p.ndim <= 1]
     rows = []
-    for members, decay, kind in ((decayed, recipe.weight_decay, "weights"), (plain, 0.0, "norms, biases")):
+    for members, decay, kind in ((decayed, recipe.weight_decay, "weights"), (plain, 0.0, "norms")):
         if members:
-            names = tuple(name for name, _ in members)
-            count = sum(t.numel() for _, t in members)
-            rows.append(PlanRow(f"{group} {kind}", names, count, "trained", lr, decay, n_buffers))
+            count = sum(p.numel() for _, p in members)
+            rows.append(PlanRow(f"{group} · {kind}", tuple(n for n, _ in members), count, "trained", lr, decay))
     return rows
 
 
 def plan_whole(recipe: Recipe, network: nn.Module, *, source: str, n_classes: int, n_train: int) -> Plan:
     """The plan that trains every parameter of a plain network (pretraining)."""
-    buffers = tuple(name for name, _ in network.named_buffers())
+    buffers = tuple(sorted(set(network.state_dict()) - {name for name, _ in network.named_parameters()}))
     rows = trained_rows("all", network.named_parameters(), recipe, recipe.lr)
     if buffers:
-        rows.append(PlanRow("all statistics", buffers, 0, "trained", batch_norm=recipe.batch_norm))
+        rows.append(PlanRow("all · statistics", buffers, 0, "trained", batch_norm=recipe.batch_norm))
     epochs, updates = epochs_and_updates(recipe, n_train)
     return Plan(recipe, source, "input", (), tuple(rows), n_classes, n_train, epochs, updates)
 

@@ -13,6 +13,9 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 
+from regraft.cache import FeatureCache
+from regraft.data import Dataset, Transform, decode
+
 # Streams of random numbers that must not repeat each other for one (seed, epoch).
 ORDER, AUGMENT = 1, 2
 
@@ -71,6 +74,57 @@ class ArrayRows:
         if self._augment == "flip-crop":
             values = flip_crop(values, indices, n=len(self), seed=self._seed, epoch=epoch)
         return torch.from_numpy(np.ascontiguousarray(values)).float()
+
+
+class CacheRows:
+    """Activations at the cut from a feature cache, read from disk batch by batch.
+
+    Args:
+        cache: of the plan's cut.
+        keys: content keys of the examples, (N,).
+        labels: (N,).
+    """
+
+    prefix: nn.Module | None = None
+
+    def __init__(self, cache: FeatureCache, keys: Sequence[str], labels: Sequence[int] | np.ndarray) -> None:
+        self._cache = cache
+        self._keys = np.asarray(keys)
+        self.labels = np.asarray(labels, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: np.ndarray, epoch: int) -> torch.Tensor:
+        """The rows at some indices, (B, ...), as float32; the same in every epoch."""
+        return torch.from_numpy(self._cache.rows(self._keys[indices].tolist())).float()
+
+
+class LiveRows:
+    """Pictures that are decoded for every batch and, where there is a prefix, run through it.
+
+    Args:
+        dataset: the examples.
+        transform: from picture to pixels.
+        prefix: frozen layers from pixels to the activation at the cut; None gives the pixels.
+    """
+
+    def __init__(self, dataset: Dataset, transform: Transform, prefix: nn.Module | None = None) -> None:
+        self.prefix = prefix
+        self.labels = dataset.labels
+        self._dataset = dataset
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @torch.no_grad()
+    def batch(self, indices: np.ndarray, epoch: int) -> torch.Tensor:
+        """Activations at the cut, or pixels 0..255, (B, ...); the same in every epoch."""
+        wanted = [int(i) for i in indices]
+        parts = decode(self._dataset, self._transform, wanted, batch_size=len(wanted))
+        pixels = torch.from_numpy(np.concatenate([part for _, part in parts]))
+        return pixels.float() if self.prefix is None else self.prefix(pixels)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:

@@ -1,0 +1,40 @@
+"""Tune: what is trained above a cut, at what rates, and the one loop that does it.
+
+In: a recipe, a source with its graph, a probe's head, and rows (activations from the cache, or pixels).
+Out: a plan that names every tensor exactly once, a network, a history.
+Laws: frozen tensors and buffers are byte-identical after every epoch; training on the cache and on the pictures
+gives the same history; a run that was killed and resumed ends like one that was not.
+"""
+
+from regraft.tune.history import History, HistoryRow
+from regraft.tune.loop import Event, train
+from regraft.tune.network import Network, feature_width, full_network, network_above
+from regraft.tune.plan import Plan, PlanRow, plan_whole, tap_name
+from regraft.tune.recipe import RECIPES, Recipe
+from regraft.tune.resolve import frozen_prefix, resolve, starting_head, upper_network
+from regraft.tune.rows import ArrayRows, CacheRows, LiveRows, Rows
+
+__all__ = [
+    "RECIPES",
+    "ArrayRows",
+    "CacheRows",
+    "Event",
+    "History",
+    "HistoryRow",
+    "LiveRows",
+    "Network",
+    "Plan",
+    "PlanRow",
+    "Recipe",
+    "Rows",
+    "feature_width",
+    "frozen_prefix",
+    "full_network",
+    "network_above",
+    "plan_whole",
+    "resolve",
+    "starting_head",
+    "tap_name",
+    "train",
+    "upper_network",
+]
