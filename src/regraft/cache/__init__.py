@@ -1,0 +1,51 @@
+"""Features of frozen layers, computed once and kept on disk.
+
+In: a dataset, a source, its traced graph and the taps that are wanted. Out: for each tap a `FeatureCache`,
+whose rows are found by an example's content and are memory-mapped.
+Laws: a cached row equals the live prefix output within `runtime.TOLERANCE` of a standard deviation; two
+halves equal one whole; changing any one part of the key changes its digest, and nothing else does.
+"""
+
+from regraft.cache.frozen import PassReport, cache_key, estimate_bytes, frozen_pass
+from regraft.cache.key import CacheKey, Tap
+from regraft.cache.manage import (
+    CacheInfo,
+    CleanReport,
+    Damage,
+    VerifyReport,
+    cache_limit,
+    clean,
+    default_root,
+    list_caches,
+    parse_bytes,
+    verify,
+)
+from regraft.cache.pool import Pool, Pooled, coarsen, pooled
+from regraft.cache.read import FeatureCache
+from regraft.cache.taps import TapModel, row_shape
+
+__all__ = [
+    "CacheInfo",
+    "CacheKey",
+    "CleanReport",
+    "Damage",
+    "FeatureCache",
+    "PassReport",
+    "Pool",
+    "Pooled",
+    "Tap",
+    "TapModel",
+    "VerifyReport",
+    "cache_key",
+    "cache_limit",
+    "clean",
+    "coarsen",
+    "default_root",
+    "estimate_bytes",
+    "frozen_pass",
+    "list_caches",
+    "parse_bytes",
+    "pooled",
+    "row_shape",
+    "verify",
+]

@@ -1,0 +1,224 @@
+r"""The cache on disk.
+
+A cache folder holds the features of one key (see `key`): one row for each example. Its name is the first 32
+digits of the key's digest, so equal work meets in one folder and different work never does.
+
+    ROOT/4be1…/
+        cache.json              what the rows are
+        rows-1f6c….npy          some rows
+        rows-1f6c….json         which examples they belong to
+
+`cache.json` is one JSON object: `format` (1), `digest` and `key` (the key and its parts), `shape` (of one
+row), `dtype`, and `made` (by which source, when, with which versions; for people, never read back). It is
+written once, under a temporary name, and renamed. Its time of change is the time of the last use.
+
+A shard is a plain NumPy file, little-endian, row-major: `numpy.load(path, mmap_mode="r")` opens it, and
+nothing of regraft is needed. Beside it lies a small JSON object: `keys` (the example of each row, in
+order), `n` (how many), `sha256` (of the NumPy file). Rows go straight into a file with a temporary name;
+when it has 256 rows or 32 MiB, or the pass ends, it gets its name, and then the JSON is written and
+renamed. **A shard counts only when its JSON is there.** From this the rest follows:
+
+- a kill loses the rows of the one shard in progress; the next pass computes what has no row;
+- names are random, so two writers never meet; a row that both computed is there twice, which is harmless;
+- images that are added become one more shard; images that are gone cost nothing but their bytes;
+- there is no index, no lock and no state to repair: the folder is what its files say.
+
+Left out on purpose: compression (rows would not map into memory), pickles (they run code), one big file (it
+could not be appended to by two), a database (a folder of arrays outlives it). Files are not forced to the
+platter: after a power cut a shard may be short (it is then ignored, and computed again) or, rarely, wrong
+(`verify` finds it).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regraft.cache.key import CacheKey
+from regraft.errors import CacheError
+
+FORMAT = 1
+SHARD_ROWS = 256
+SHARD_BYTES = 32 * 2**20
+_HEADER = 192  # bytes before the first row: room for any shape, and a multiple of 64 as NumPy wants it
+_META = "cache.json"
+_PART = ".part"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What the rows of a cache folder are.
+
+    Args:
+        key: the key they were computed for.
+        shape: of one row.
+        made: provenance, for people.
+    """
+
+    key: CacheKey
+    shape: tuple[int, ...]
+    made: dict[str, str]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Number type of the rows, little-endian."""
+        return np.dtype(self.key.dtype).newbyteorder("<")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard.
+
+    Args:
+        path: of the NumPy file.
+        keys: the example of each row.
+        sha256: of the NumPy file.
+    """
+
+    path: Path
+    keys: tuple[str, ...]
+    sha256: str
+
+
+def folder_of(root: Path, key: CacheKey) -> Path:
+    """Where the cache of a key lives."""
+    return root / key.digest[:32]
+
+
+def write_meta(folder: Path, meta: Meta) -> None:
+    """Writes `cache.json`, once and whole."""
+    content = {
+        "format": FORMAT,
+        "digest": meta.key.digest,
+        "key": meta.key.to_dict(),
+        "shape": list(meta.shape),
+        "dtype": meta.dtype.str,
+        "made": meta.made,
+    }
+    write_json(folder / _META, content)
+
+
+def read_meta(folder: Path) -> Meta:
+    """What a cache folder says about its rows.
+
+    Raises:
+        CacheError: the folder is no cache, is damaged, or was written by a newer regraft.
+    """
+    try:
+        content = json.loads((folder / _META).read_text())
+        version, meta = content["format"], None
+        if version == FORMAT:
+            meta = Meta(CacheKey.from_dict(content["key"]), tuple(content["shape"]), content["made"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CacheError(
+            f"{folder} is not a feature cache ({error}). Remove it: regraft cache clean"
+        ) from error
+    if meta is None:
+        raise CacheError(
+            f"{folder} has cache format {version}; this regraft reads format {FORMAT}. "
+            "Keep them apart: REGRAFT_CACHE=DIR regraft …"
+        )
+    return meta
+
+
+def has_meta(folder: Path) -> bool:
+    """Whether a folder calls itself a cache."""
+    return (folder / _META).is_file()
+
+
+def last_used(folder: Path) -> float:
+    """Seconds since the epoch."""
+    return (folder / _META).stat().st_mtime
+
+
+def mark_used(folder: Path) -> None:
+    """Notes that a cache was used now; a folder that cannot be written is read all the same."""
+    try:
+        os.utime(folder / _META)
+    except OSError:
+        return
+
+
+def shards(folder: Path, meta: Meta) -> Iterator[Shard]:
+    """The shards that count: JSON and array both there, and of the size they claim."""
+    for sidecar in sorted(folder.glob("rows-*.json")):
+        shard = read_shard(sidecar)
+        if shard is not None and _size(shard.path) == shard_bytes(len(shard.keys), meta):
+            yield shard
+
+
+def read_shard(sidecar: Path) -> Shard | None:
+    """What a shard's JSON says; None if it is damaged or gone."""
+    try:
+        content = json.loads(sidecar.read_text())
+        return Shard(sidecar.with_suffix(".npy"), tuple(content["keys"]), content["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_shard(shard: Shard) -> None:
+    """Writes a shard's JSON, from which moment the shard counts."""
+    content = {"n": len(shard.keys), "sha256": shard.sha256, "keys": list(shard.keys)}
+    write_json(shard.path.with_suffix(".json"), content)
+
+
+def new_name(folder: Path) -> Path:
+    """A name for a shard that no other writer can have."""
+    return folder / f"rows-{uuid.uuid4().hex}.npy"
+
+
+def part_of(path: Path) -> Path:
+    """The name a file has while it is being written."""
+    return path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+
+
+def parts(folder: Path) -> list[Path]:
+    """Files that are being written, or were when a writer died."""
+    return list(folder.glob(f".*{_PART}"))
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file that is there whole or not at all."""
+    part = part_of(path)
+    try:
+        part.write_text(json.dumps(content, indent=1))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def header(n: int, meta: Meta) -> bytes:
+    """The first bytes of a NumPy file of n rows, always as long, so that n can be filled in at the end."""
+    text = repr({"descr": meta.dtype.str, "fortran_order": False, "shape": (n, *meta.shape)})
+    body = text.encode().ljust(_HEADER - 11) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", _HEADER - 10) + body
+
+
+def shard_rows(meta: Meta) -> int:
+    """Rows that fill a shard."""
+    return max(1, min(SHARD_ROWS, SHARD_BYTES // max(meta.row_bytes, 1)))
+
+
+def shard_bytes(n: int, meta: Meta) -> int:
+    """Size of the NumPy file of n rows."""
+    return _HEADER + n * meta.row_bytes
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

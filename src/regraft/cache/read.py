@@ -1,0 +1,111 @@
+"""Rows from shards, by example, memory-mapped.
+
+Shape letters: N examples; the shape of a row follows it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regraft.cache import format
+from regraft.cache.format import Shard
+from regraft.cache.key import CacheKey
+from regraft.errors import CacheError
+
+_OPEN_MAPS = 128  # each holds a file descriptor; the usual limit of a process is 1024
+
+
+class FeatureCache:
+    """The features of one tap: one row for each example, found by the example's content key.
+
+    It shows the rows that were there when it was opened; rows are read from disk when they are asked for.
+
+    Args:
+        folder: a cache folder.
+        expect: the key its rows must have been made for; None takes any.
+
+    Raises:
+        CacheError: the folder is no cache, or its rows were made with other settings (named).
+    """
+
+    def __init__(self, folder: Path, expect: CacheKey | None = None) -> None:
+        self.folder = folder
+        self._meta = format.read_meta(folder)
+        if expect is not None and expect != self.key:
+            raise CacheError(
+                f"features in {folder} were made with other settings: {', '.join(expect.differs(self.key))}. "
+                "Delete the folder, or use another: regraft fit … --cache DIR"
+            )
+        self._shards: list[Shard] = list(format.shards(folder, self._meta))
+        self._index = {
+            key: (s, r) for s, shard in enumerate(self._shards) for r, key in enumerate(shard.keys)
+        }
+        self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
+        format.mark_used(folder)
+
+    @property
+    def key(self) -> CacheKey:
+        """What the rows were computed for."""
+        return self._meta.key
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self._meta.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Number type of the rows."""
+        return self._meta.dtype
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def keys(self) -> Set[str]:
+        """The examples that have a row."""
+        return self._index.keys()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._index
+
+    def rows(self, keys: Sequence[str]) -> np.ndarray:
+        """The rows of some examples, in the order asked for.
+
+        Args:
+            keys: content keys of examples; repeats are fine.
+
+        Returns:
+            (N, …), a copy in memory.
+
+        Raises:
+            CacheError: some examples have no row; the message counts and names them.
+        """
+        self._need(keys)
+        out = np.empty((len(keys), *self.shape), self.dtype)
+        places = np.array([self._index[key] for key in keys], dtype=np.int64).reshape(-1, 2)
+        for shard in np.unique(places[:, 0]):
+            wanted = np.flatnonzero(places[:, 0] == shard)
+            out[wanted] = self._map(int(shard))[places[wanted, 1]]
+        return out
+
+    def _need(self, keys: Sequence[str]) -> None:
+        missing = [key for key in keys if key not in self._index]
+        if missing:
+            names = ", ".join(key[:12] for key in missing[:3])
+            raise CacheError(
+                f"{len(missing)} of {len(keys)} examples have no row for {self.key.tap} ({names}…). "
+                "Compute them: frozen_pass(dataset, source, traced, taps, root=…)"
+            )
+
+    def _map(self, shard: int) -> np.ndarray:
+        if shard not in self._maps:
+            self._maps[shard] = np.load(self._shards[shard].path, mmap_mode="r")
+        self._maps.move_to_end(shard)
+        if len(self._maps) > _OPEN_MAPS:
+            self._maps.popitem(last=False)
+        return self._maps[shard]

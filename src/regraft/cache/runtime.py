@@ -1,0 +1,169 @@
+"""Where the frozen layers run, and how it is made sure that they say what PyTorch says.
+
+A runtime is anything with `run(pixels)`. PyTorch's is here; OpenVINO's is in `openvino_cpu`.
+`docs/cache.md` has the figures behind each choice.
+
+Shape letters: B examples of a batch, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from regraft.cache.key import BFLOAT16, FLOAT32
+from regraft.errors import CacheError, MissingExtra
+
+RuntimeName = Literal["auto", "torch", "openvino"]
+
+# The largest difference to PyTorch that a runtime may show, as a fraction of a tap's standard deviation.
+# Two ways to sum in float32 differ by about 1e-5 of it; a wrong conversion, or bfloat16 in secret, by over
+# 1e-2.
+TOLERANCE = 1e-3
+CHECKED = 8  # examples of the first batch
+
+# OpenVINO takes about a second to convert a network, and then saves 10 to 20 ms per 224x224 picture on two
+# cores: it pays from about 64 such pictures, or as many smaller ones as have as many pixels.
+_PAYS_FROM_PIXELS = 64 * 224 * 224
+
+
+class Runtime(Protocol):
+    """Something that runs a network forward."""
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """(B, C, H, W) uint8 pixels to one array (B, …) for each tap."""
+        ...
+
+
+class TorchRuntime:
+    """PyTorch: channels-last, float32 on a CPU and bfloat16 where the device is faster with it.
+
+    Works on a copy of the network, because the memory format and the device of a module are changed in place.
+
+    Args:
+        model: pixels to a tuple of tensors.
+        device: where to run.
+        compiled: use `torch.compile`; takes a minute and pays for tens of thousands of pictures.
+    """
+
+    def __init__(self, model: nn.Module, device: str = "cpu", *, compiled: bool = False) -> None:
+        self._device = torch.device(device)
+        moved = copy.deepcopy(model).eval().to(self._device)
+        moved = moved.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._model: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = (
+            torch.compile(moved) if compiled else moved
+        )
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """(B, C, H, W) uint8 pixels to one float32 array (B, …) for each tap."""
+        x = torch.from_numpy(pixels).to(self._device).to(memory_format=torch.channels_last)
+        low = numerics(str(self._device)) == BFLOAT16
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=low):
+            return [out.float().contiguous().cpu().numpy() for out in self._model(x)]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A runtime ready to run.
+
+    Args:
+        runtime: it.
+        name: "torch" or "openvino".
+        fallback_reason: why it is not the one that was wanted; empty if it is.
+    """
+
+    runtime: Runtime
+    name: str
+    fallback_reason: str = ""
+
+
+def numerics(device: str) -> str:
+    """The class of arithmetic on a device, which is a part of the cache's key."""
+    return BFLOAT16 if torch.device(device).type == "cuda" else FLOAT32
+
+
+def choose(wanted: str, device: str, n: int, size: tuple[int, ...]) -> Literal["torch", "openvino"]:
+    """The runtime to try.
+
+    Args:
+        wanted: "torch" or "openvino" are taken as they are; "auto" decides.
+        device: on anything but a CPU, "auto" is "torch".
+        n: pictures to compute.
+        size: (C, H, W) of one.
+
+    Example:
+        >>> choose("auto", "cpu", 1000, (3, 224, 224)), choose("auto", "cpu", 1000, (3, 32, 32))
+        ('openvino', 'torch')
+    """
+    if wanted == "torch" or wanted == "openvino":
+        return wanted
+    if wanted != "auto":
+        raise CacheError(f"unknown runtime {wanted!r}. Use runtime='auto', 'torch' or 'openvino'")
+    pays = n * size[-1] * size[-2] >= _PAYS_FROM_PIXELS
+    return "openvino" if torch.device(device).type == "cpu" and pays else "torch"
+
+
+def build(model: nn.Module, name: str, device: str, size: tuple[int, ...]) -> Chosen:
+    """A runtime of that name, or PyTorch with the reason why not.
+
+    Args:
+        model: pixels to a tuple of tensors.
+        name: "torch" or "openvino".
+        device: where PyTorch runs.
+        size: (C, H, W) of one picture.
+    """
+    if name == "torch":
+        return Chosen(TorchRuntime(model, device), "torch")
+    from regraft.cache.openvino_cpu import OpenVINORuntime
+
+    try:
+        return Chosen(OpenVINORuntime(model, size), "openvino")
+    except MissingExtra as error:
+        return Chosen(TorchRuntime(model, device), "torch", str(error))
+    except Exception as error:  # an engine that cannot take a network may fail in any way; PyTorch can
+        reason = f"OpenVINO could not convert the network ({type(error).__name__}: {_first_line(error)})"
+        return Chosen(TorchRuntime(model, device), "torch", reason)
+
+
+def checked(chosen: Chosen, model: nn.Module, device: str, taps: list[str], pixels: np.ndarray) -> Chosen:
+    """The runtime if it agrees with PyTorch on some pictures, else PyTorch with the reason.
+
+    Args:
+        chosen: the runtime to check.
+        model: what it was built from.
+        device: where PyTorch runs.
+        taps: names for the message.
+        pixels: (B, C, H, W) uint8; the first `CHECKED` are looked at.
+    """
+    if chosen.name == "torch":
+        return chosen
+    sample = pixels[:CHECKED]
+    with torch.inference_mode():
+        reference = [out.numpy() for out in model(torch.from_numpy(sample))]
+    reason = _disagreement(chosen, taps, reference, sample)
+    return Chosen(TorchRuntime(model, device), "torch", reason) if reason else chosen
+
+
+def _disagreement(chosen: Chosen, taps: list[str], reference: list[np.ndarray], sample: np.ndarray) -> str:
+    try:
+        outputs = chosen.runtime.run(sample)
+    except RuntimeError as error:
+        return f"{chosen.name} could not run the network ({_first_line(error)})"
+    for name, theirs, ours in zip(taps, outputs, reference, strict=True):
+        if theirs.shape != ours.shape:
+            return f"{chosen.name} gives shape {theirs.shape} at {name}, PyTorch {ours.shape}"
+        difference = float(np.abs(theirs - ours).max()) / max(float(ours.std()), 1e-6)
+        # Not "difference > TOLERANCE": that is false for a NaN.
+        if not difference <= TOLERANCE:
+            return f"{chosen.name} differs from PyTorch by {difference:.2g} standard deviations at {name}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]
