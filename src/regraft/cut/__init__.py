@@ -6,8 +6,8 @@ Law: `join(*split(traced, cut))` equals the model bit for bit, for every legal c
 """
 
 from regraft.cut.cuts import Cut, Traced, describe
-from regraft.cut.split import between, copy_graph, join, split
-from regraft.cut.trace import trace
+from regraft.cut.surgery import between, copy_graph, join, split
+from regraft.cut.tracing import trace
 from regraft.cut.training import set_training
 
 __all__ = ["Cut", "Traced", "between", "copy_graph", "describe", "join", "set_training", "split", "trace"]
