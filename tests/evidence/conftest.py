@@ -88,19 +88,28 @@ def _data() -> dict:
 
 
 def _plan() -> dict:
-    frozen = {"n_params": 79_000, "state": "frozen", "lr": None, "weight_decay": None, "batch_norm": "frozen"}
-    trained = {"state": "trained", "weight_decay": 0.01, "batch_norm": "frozen"}
     return {
+        "recipe": {"name": "finetune"},
         "cut": "layer2.2",
-        "taps": [{"cut": "layer2.2", "grid": 4}],
+        "taps": [{"cut": "layer3.0", "grid": 4}],
         "n_epochs": 12,
         "updates": 48,
         "rows": [
-            {"names": ["conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer2.2.bn2.bias"], **frozen},
-            {"names": ["layer3.0.conv1.weight", "layer3.2.bn2.bias"], "n_params": 193_000, "lr": 3e-4, **trained},
-            {"names": ["head.weight", "head.bias"], "n_params": 5_130, "lr": 1e-3, **trained},
+            _plan_row("conv1", 1, 432, "frozen"),
+            _plan_row("layer1", 21, 14_016, "frozen"),
+            _plan_row("layer2", 21, 51_648, "frozen"),
+            _plan_row("layer3.0", 7, 55_424, "trained", 3e-4),
+            _plan_row("layer3.1", 14, 147_968, "dropped"),
+            _plan_row("head", 2, 10_250, "trained", 1e-3),
+            _plan_row("head", 2, 0, "fitted"),
         ],
     }
+
+
+def _plan_row(group: str, tensors: int, n_params: int, state: str, lr: float = 0.0) -> dict:
+    names = [f"body.{group}.{i}" for i in range(tensors)]
+    row = {"group": group, "names": names, "n_params": n_params, "state": state, "lr": lr}
+    return row | {"weight_decay": 0.05 if lr else 0.0, "batch_norm": "" if group == "head" else "frozen"}
 
 
 def _profile(random: np.random.Generator) -> list[dict]:

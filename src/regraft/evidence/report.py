@@ -6,8 +6,8 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
                      test {accuracy, n, ci95 [low, high]}, val {accuracy, n?}
                      optional: cache_computed, times {what: seconds}, sizes {what: bytes}; both in order
     data.json        name, modality, classes [name], counts {split: {class: n}}, problems [{kind, name, detail}]
-    plan.json        rows [{name | names [name], n_params, state "frozen" | "trained", lr, weight_decay,
-                     batch_norm}]; cut, taps, epochs, updates are shown where present
+    plan.json        `Plan.to_dict()`: rows [{group, names [name], n_params, state, lr, weight_decay, batch_norm}];
+                     cut, taps, n_epochs, updates are shown where present
     profile.json     a list of probes in order of depth: {stage, grid, head, val_accuracy, se, cv_accuracy,
                      seconds, dims, chosen?}; joined stages have " + " in stage; chosen is true for one
     curves.csv       epoch,updates,seconds,train_loss,val_loss,val_accuracy,run; unknown cells are empty
@@ -36,6 +36,13 @@ MOST_CELLS = 20  # classes up to which a confusion matrix is legible as a table
 MOST_PAIRS = 12
 MOST_CLASSES = 60
 MOST_PROBLEMS = 50
+STATES = {  # of a plan's rows, and what the report says about each
+    "frozen": "kept as they came",
+    "trained": "by gradient",
+    "fitted": "in closed form",
+    "dropped": "not part of the model",
+}
+FACTS = {"trained above": "cut", "head reads": "taps", "epochs": "n_epochs", "updates": "updates"}
 
 
 def render(run_dir: str | Path) -> Path:
@@ -222,23 +229,17 @@ def _evidence(run: Run) -> dict[str, Any]:
 
 
 def _plan(plan: dict[str, Any]) -> dict[str, Any]:
-    """Rows of the plan for reading, and how many parameters are frozen and trained."""
-    rows = [{"names": _row_name(row)} | row | {"names": _row_name(row)} for row in plan.get("rows", [])]
-    totals = {state: sum(r["n_params"] for r in rows if r["state"] == state) for state in ("frozen", "trained")}
+    """Rows of the plan for reading, and what share of the parameters is in which state."""
+    rows = plan.get("rows", [])
+    totals = {state: sum(r["n_params"] for r in rows if r["state"] == state) for state in STATES}
     everything = max(1, sum(totals.values()))
-    keys = ("cut", "taps", "head", "epochs", "n_epochs", "updates", "optimizer", "schedule")
-    facts = {key.replace("n_", ""): _plain(plan[key]) for key in keys if plan.get(key) not in (None, "", [])}
-    shares = {state: n / everything for state, n in totals.items()}
-    return {"rows": rows, "totals": totals, "shares": shares, "facts": facts}
-
-
-def _row_name(row: dict[str, Any]) -> str:
-    """One name, or the first and the last of many."""
-    names = row.get("names") or [row.get("name", "")]
-    names = [names] if isinstance(names, str) else names
-    if len(names) == 1:
-        return names[0]
-    return f"{names[0]} … {names[-1]} ({len(names)} tensors)"
+    states = [
+        {"state": state, "n": totals[state], "share": totals[state] / everything, "meaning": meaning}
+        for state, meaning in STATES.items()
+        if totals[state]
+    ]
+    facts = {name: _plain(plan[key]) for name, key in FACTS.items() if plan.get(key) not in (None, "", [])}
+    return {"rows": rows, "states": states, "facts": facts}
 
 
 def _plain(value: Any) -> str:
