@@ -112,10 +112,11 @@ def _own_randomness(seed: int) -> Iterator[None]:
 
 
 def build_python(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, InputSpec | None]:
-    """Call an importable callable; the current directory is on the path while it is imported."""
-    factory = find_callable(name)
-    _check_arguments(name, factory, arch_args)
-    network = factory(**arch_args)
+    """Call an importable callable; the current directory is on the path meanwhile."""
+    with _current_directory_importable():
+        factory = find_callable(name)
+        _check_arguments(name, factory, arch_args)
+        network = factory(**arch_args)
     if not isinstance(network, nn.Module):
         raise SourceError(
             f"{name} returned a {type(network).__name__}, expected a torch.nn.Module. "
@@ -145,8 +146,6 @@ def find_callable(name: str) -> Callable[..., Any]:
 
 
 def _import(module_name: str, name: str) -> Any:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
     try:
         return importlib.import_module(module_name)
     except ImportError as error:
@@ -155,6 +154,14 @@ def _import(module_name: str, name: str) -> Any:
             f"cannot import {module_name!r} for the architecture {name!r}: {error}. Expected {known} "
             "or pkg.mod:callable, importable from here: --arch my_networks:small_net for ./my_networks.py"
         ) from error
+
+
+@contextmanager
+def _current_directory_importable() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
     finally:
         sys.path.remove(here)
 

@@ -97,8 +97,8 @@ def _not_found(uri: str) -> SourceError:
             f"({', '.join(SUFFIXES)}). For example: load_source('regraft:cifar10-resnet20')"
         )
     return SourceError(
-        f"there is no file or folder {uri!r}, and it names no catalogue.{_meant(uri)} For a catalogue put its "
-        "name in front: load_source('timm:resnet18') or load_source('regraft:cifar10-resnet20')"
+        f"there is no file or folder {uri!r}, and it names no catalogue.{_meant(uri)} For a catalogue put "
+        "its name in front: load_source('timm:resnet18') or load_source('regraft:cifar10-resnet20')"
     )
 
 

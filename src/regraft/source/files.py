@@ -31,6 +31,7 @@ _PLAIN_VALUES: list[Any] = [
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
     *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
+_PLAIN_GLOBALS = ("collections.OrderedDict", "torch._utils._rebuild_tensor_v2")
 
 
 @dataclass(frozen=True)
@@ -120,21 +121,24 @@ def _explain(path: Path, text: str) -> SourceError:
 def _wanted_global(path: Path, text: str) -> str:
     """The class or function that a pickle asked for and did not get; "" if that was not the trouble."""
     found = re.search(r"GLOBAL ([\w.]+)", text)
-    if found:
-        return found.group(1)
-    return _first_global(path.read_bytes()) if "Unsupported operand" in text else ""
+    return found.group(1) if found else _first_global(path.read_bytes())
 
 
 def _first_global(data: bytes) -> str:
-    """Pickle protocol 4 and up, which torch.load reads none of: its first global, without running it."""
+    """The first global beyond plain tensors of a pickle in protocol 4 or 5, found without running it.
+
+    torch.save writes protocol 2, and torch.load says by itself what such a file wants.
+    """
+    if data[:1] != b"\x80" or data[1:2] not in (b"\x04", b"\x05"):
+        return ""
     strings: list[str] = []
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
-                return ".".join(strings[-2:])
             strings += [argument] if isinstance(argument, str) else []
-    except ValueError:  # not a pickle after all
-        return ""
+            if opcode.name == "STACK_GLOBAL" and ".".join(strings[-2:]) not in _PLAIN_GLOBALS:
+                return ".".join(strings[-2:])
+    except ValueError:  # cut short
+        pass
     return ""
 
 
@@ -149,7 +153,7 @@ def _flatten(content: Any, path: Path) -> Checkpoint:
     if not tensors:
         raise SourceError(
             f"{path} holds no named tensors, only {', '.join(ignored[:5]) or type(content).__name__}; "
-            "expected a state_dict. Save one: torch.save(model.state_dict(), 'weights.pt') and pass weights.pt"
+            "expected a state_dict. Save one: torch.save(model.state_dict(), 'net.pt') and pass net.pt"
         )
     return Checkpoint(tensors, tuple(ignored))
 
