@@ -126,13 +126,14 @@ def build_python(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, Input
 
 
 def find_callable(name: str) -> Callable[..., Any]:
-    """Import `pkg.mod:callable`.
+    """Import `pkg.mod:callable`; the current directory is on the path meanwhile.
 
     Raises:
         SourceError: the module or the callable is not there (nearest names are shown).
     """
     module_name, _, attribute = name.partition(":")
-    module = _import(module_name, name)
+    with _current_directory_importable():
+        module = _import(module_name, name)
     found: Any = module
     for part in attribute.split("."):
         found = getattr(found, part, None)
