@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image
 
 from regraft.data.locate import Locator
+from regraft.data.picture import broken
 from regraft.digest import digest_bytes
+from regraft.errors import DataError
 
 SPLITS = ("train", "val", "test")
 
@@ -151,10 +153,17 @@ class Dataset:
         return {split: {c: found[split, i] for i, c in enumerate(self.classes)} for split in present}
 
     def open(self, i: int) -> Image.Image:
-        """The i-th picture, decoded now."""
-        locator = self.examples[i].locator
-        image = locator.image(locator.content())
-        image.load()
+        """The i-th picture, decoded now.
+
+        Raises:
+            DataError: it is no longer there, or does not decode.
+        """
+        example = self.examples[i]
+        try:
+            image = example.locator.image(example.locator.content())
+            image.load()
+        except Exception as error:  # decoders of untrusted bytes raise anything
+            raise DataError(f"{example.name}: {broken(error)}. Read the data again with read()") from error
         return image
 
     def sizes(self) -> Sizes:

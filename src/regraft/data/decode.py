@@ -147,7 +147,5 @@ def _pixels(example: Example, transform: Transform) -> np.ndarray:
             raise BadPicture("changed", "its content changed after it was read")
         with example.locator.image(content) as image:
             return transform(image, example.key)
-    except FileNotFoundError as error:
-        raise BadPicture("missing", "there is no such file any more") from error
     except Exception as error:  # decoders of untrusted bytes raise anything
         raise broken(error) from error

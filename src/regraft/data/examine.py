@@ -11,7 +11,7 @@ from regraft.data.dataset import Problem
 from regraft.data.decode import n_workers
 from regraft.data.listing import Row
 from regraft.data.locate import Locator
-from regraft.data.picture import BadPicture, confirm_whole
+from regraft.data.picture import BadPicture, broken, confirm_whole
 from regraft.digest import digest_bytes
 
 _CHUNK = 64  # rows per task: one task per row would queue more memory than the examples take
@@ -46,12 +46,9 @@ def _examine_chunk(rows: Sequence[Row]) -> list[Seen | Problem]:
 def _examine_row(row: Row) -> Seen | Problem:
     try:
         return _see(row.locator)
-    except BadPicture as error:
-        return Problem(error.kind, row.name, error.detail)
-    except FileNotFoundError:
-        return Problem("missing", row.name, "there is no such file")
-    except OSError as error:
-        return Problem("unreadable", row.name, error.strerror or str(error))
+    except (BadPicture, OSError) as error:
+        found = broken(error)
+        return Problem(found.kind, row.name, found.detail)
 
 
 def _see(locator: Locator) -> Seen:

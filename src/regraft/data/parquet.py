@@ -22,7 +22,7 @@ from PIL import Image
 from regraft.data.dataset import Problem
 from regraft.data.listing import SPLIT_NAMES, Listing, Row
 from regraft.data.locate import FileLocator, Locator
-from regraft.data.picture import open_encoded
+from regraft.data.picture import BadPicture, open_encoded
 from regraft.data.table import Columns, find_columns, label_name, split_name
 from regraft.errors import DataError
 
@@ -39,7 +39,7 @@ class BlockCache:
     def __init__(self, capacity: int = _CACHE_BYTES) -> None:
         self._capacity = capacity
         self._blocks: OrderedDict[tuple[str, int, int], pa.Array] = OrderedDict()
-        self._bytes = 0
+        self.held = 0  # bytes
         self._lock = threading.Lock()
 
     def get(self, key: tuple[str, int, int]) -> pa.Array | None:
@@ -56,9 +56,9 @@ class BlockCache:
             if key in self._blocks:
                 return
             self._blocks[key] = block
-            self._bytes += block.nbytes
-            while self._bytes > self._capacity and len(self._blocks) > 1:
-                self._bytes -= self._blocks.popitem(last=False)[1].nbytes
+            self.held += block.nbytes
+            while self.held > self._capacity and len(self._blocks) > 1:
+                self.held -= self._blocks.popitem(last=False)[1].nbytes
 
 
 class PictureColumn:
@@ -85,9 +85,7 @@ class PictureColumn:
         value = self._block(group, row // size)[row % size].as_py()
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
-        if isinstance(value, str):
-            return (self._path.parent / value).read_bytes()
-        return value or b""
+        return (self._path.parent / value).read_bytes() if isinstance(value, str) else value or b""
 
     def _block(self, group: int, number: int) -> pa.Array:
         key = (str(self._path), group, number)
@@ -106,12 +104,15 @@ class PictureColumn:
         if group != at_group or number < at:
             rows = self._block_rows[group]
             at, batches = 0, self._file.iter_batches(rows, row_groups=[group], columns=[self._column])
-        for batch in batches:
-            at += 1
-            if at > number:
-                self._ahead = (group, at, batches)
-                return batch.column(0)
-        raise IndexError(f"{self._path}: row group {group} has no block {number}")
+        try:
+            for batch in batches:
+                at += 1
+                if at > number:
+                    self._ahead = (group, at, batches)
+                    return batch.column(0)
+        except (pa.ArrowException, OSError) as error:
+            raise BadPicture("unreadable", f"this part of the Parquet file is damaged ({error})") from error
+        raise BadPicture("missing", "the Parquet file has fewer rows than when it was opened")
 
     def _rows_per_block(self, group: int) -> int:
         meta = self._file.metadata.row_group(group)
@@ -137,11 +138,19 @@ class ParquetLocator:
         return open_encoded(content)
 
 
-def list_parquet(name: str, paths: list[Path]) -> Listing:
-    """Every row of some Parquet files; a split column comes before a split in the file's name."""
-    listing, cache = Listing(name), BlockCache()
-    for path in paths:
-        _list_file(path, cache, listing)
+def list_parquet(path: Path) -> Listing:
+    """Every row of one Parquet file; its name says nothing."""
+    listing = Listing(path.stem)
+    _list_file(path, BlockCache(), listing, default=None)
+    return listing
+
+
+def list_parquet_folder(root: Path) -> Listing:
+    """Every row of a folder's Parquet files; a split column comes before a split in a file's name."""
+    listing, cache = Listing(root.name), BlockCache()
+    for path in parquet_files(root):
+        from_stem = _SPLIT_IN_STEM.match(path.stem)
+        _list_file(path, cache, listing, default=SPLIT_NAMES[from_stem[1].lower()] if from_stem else None)
     return listing
 
 
@@ -160,17 +169,16 @@ def parquet_files(root: Path) -> list[Path]:
     return below
 
 
-def _list_file(path: Path, cache: BlockCache, listing: Listing) -> None:
+def _list_file(path: Path, cache: BlockCache, listing: Listing, default: str | None) -> None:
     file = _open(path)
     columns = find_columns(path, file.schema_arrow.names)
+    _check_type(path, columns.picture, file.schema_arrow.field(columns.picture).type)
     names = _class_names(file.schema_arrow, columns.label)
     if names and listing.classes is None:
         listing.classes = tuple(names)
-    from_stem = _SPLIT_IN_STEM.match(path.stem)
-    default = SPLIT_NAMES[from_stem[1].lower()] if from_stem else None
     locate = _locators(path, file.schema_arrow, columns, cache)
     small = [c for c in (columns.label, columns.split) if c]
-    if pa.types.is_string(file.schema_arrow.field(columns.picture).type):
+    if _is_text(file.schema_arrow.field(columns.picture).type):
         small.append(columns.picture)
     number = 0
     for group in range(file.num_row_groups):
@@ -190,13 +198,26 @@ def _open(path: Path) -> pq.ParquetFile:
         ) from error
 
 
+def _check_type(path: Path, column: str, kind: pa.DataType) -> None:
+    kinds = pa.types
+    if not any(fits(kind) for fits in (kinds.is_binary, kinds.is_large_binary, kinds.is_struct, _is_text)):
+        raise DataError(
+            f"the column {column!r} of {path} holds {kind}. Expected encoded pictures (binary), "
+            "{bytes, path}, or paths (string); for pixel values use arrays: read((X, y))"
+        )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 def _records(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
     for batch in file.iter_batches(4096, row_groups=[group], columns=columns):
         yield from batch.to_pylist()
 
 
 def _locators(path: Path, schema: pa.Schema, columns: Columns, cache: BlockCache):
-    if pa.types.is_string(schema.field(columns.picture).type):
+    if _is_text(schema.field(columns.picture).type):
         return lambda group, row, record: FileLocator(str(path.parent / str(record[columns.picture])))
     column = PictureColumn(path, columns.picture, cache)
     return lambda group, row, record: ParquetLocator(column, group, row)

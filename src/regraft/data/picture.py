@@ -19,6 +19,7 @@ SUFFIXES = frozenset(suffix for suffix, name in Image.EXTENSION.items() if name 
 
 # Pillow's own limit against decompression bombs: twice MAX_IMAGE_PIXELS.
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_CUT = "the end of the file is missing"
 
 
 class BadPicture(Exception):  # noqa: N818  (it reads as what it is)
@@ -50,6 +51,8 @@ def open_encoded(content: bytes) -> Image.Image:
     except (
         Exception
     ) as error:  # parsers of untrusted bytes raise anything: KeyError, struct.error, SyntaxError
+        if _cut_in_header(content):
+            raise BadPicture("truncated", _CUT) from error
         raise BadPicture("unreadable", "it is not a picture in a known format") from error
 
 
@@ -67,8 +70,10 @@ def broken(error: Exception) -> BadPicture:
     """What an error while decoding means."""
     if isinstance(error, BadPicture):
         return error
+    if isinstance(error, FileNotFoundError):
+        return BadPicture("missing", "there is no such file")
     if "truncated" in str(error).lower() or isinstance(error, EOFError):
-        return BadPicture("truncated", "the end of the file is missing")
+        return BadPicture("truncated", _CUT)
     return BadPicture("unreadable", f"it does not decode ({error})")
 
 
@@ -82,6 +87,12 @@ def _ends_well(format: str | None, content: bytes) -> bool:
     if format == "WEBP":
         return len(content) >= 8 + struct.unpack("<I", content[4:8])[0]
     return False  # rare formats: decode to be sure
+
+
+def _cut_in_header(content: bytes) -> bool:
+    """Whether a JPEG or PNG ends so early that not even its header is whole."""
+    format = {b"\xff\xd8": "JPEG", b"\x89P": "PNG"}.get(content[:2])
+    return format is not None and not _ends_well(format, content)
 
 
 def _claimed(content: bytes) -> str:

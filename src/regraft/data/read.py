@@ -14,7 +14,7 @@ from regraft.data.dataset import Dataset, Example, Problem
 from regraft.data.examine import Seen, examine
 from regraft.data.folder import list_folder
 from regraft.data.listing import Listing, Row
-from regraft.data.parquet import list_parquet, parquet_files
+from regraft.data.parquet import list_parquet, list_parquet_folder, parquet_files
 from regraft.data.splits import draw
 from regraft.data.table import list_table
 from regraft.errors import DataError, closest
@@ -87,8 +87,7 @@ def _list(where: str | Path | Arrays) -> Listing:
     if not path.exists():
         raise _absent(str(where), path)
     if path.is_dir():
-        files = parquet_files(path)
-        listing = list_parquet(path.name, files) if files else list_folder(path)
+        listing = list_parquet_folder(path) if parquet_files(path) else list_folder(path)
         return _filled(listing, str(path), f"one folder per class: {path}/CLASS/picture.jpg")
     return _filled(_list_file(path), str(path), "one line per picture, with the columns image and label")
 
@@ -96,7 +95,7 @@ def _list(where: str | Path | Arrays) -> Listing:
 def _list_file(path: Path) -> Listing:
     kind = path.suffix.lower()
     if kind == ".parquet":
-        return list_parquet(path.stem, [path])
+        return list_parquet(path)
     if kind in (".csv", ".jsonl"):
         return list_table(path)
     raise DataError(

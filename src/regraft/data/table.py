@@ -73,9 +73,14 @@ def list_table(path: Path) -> Listing:
     records = _jsonl(path) if path.suffix.lower() == ".jsonl" else _csv(path)
     listing = Listing(path.stem)
     columns: Columns | None = None
-    for number, record in enumerate(records):
-        columns = columns or find_columns(path, record)
-        _add(listing, path, f"{path.name}#{number}", record, columns)
+    try:
+        for number, record in enumerate(records):
+            columns = columns or find_columns(path, record)
+            _add(listing, path, f"{path.name}#{number}", record, columns)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is not a text table ({error}). Expected UTF-8; save it as CSV UTF-8"
+        ) from error
     return listing
 
 

@@ -103,13 +103,14 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _resized(width: int, height: int, spec: InputSpec) -> tuple[int, int]:
     """Width and height to resize the whole picture to, before the centre crop."""
-    # Rounded down, as timm does.
+    # Rounding as in timm: down, but the longer side to the nearest where the wanted picture is not square.
     high, wide = (math.floor(side / spec.crop_pct) for side in spec.size[1:])
     if spec.crop_mode == "squash":
         return wide, high
+    fit = int if high == wide else round
     if width * high <= height * wide:
-        return wide, max(high, height * wide // width)
-    return max(wide, width * high // height), high
+        return wide, fit(height * wide / width)
+    return fit(width * high / height), high
 
 
 def _random_box(chosen: random.Random, width: int, height: int) -> Box:

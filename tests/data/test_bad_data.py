@@ -1,0 +1,211 @@
+"""Bad input: one message with every path and reason, which ends with what would have worked."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from regraft.data import read
+from regraft.errors import DataError
+
+
+def _message(*args, **kwargs) -> str:
+    with pytest.raises(DataError) as error:
+        read(*args, **kwargs)
+    return str(error.value)
+
+
+def _png_bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims to be huge."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+
+
+def _spoil(photos: Path) -> dict[str, str]:
+    """Adds every kind of bad file; name -> what the message says of it."""
+    jpeg, png = (photos / "cat" / "01.jpg").read_bytes(), (photos / "cat" / "00.png").read_bytes()
+    files = {
+        "cat/half.jpg": (jpeg[: len(jpeg) // 2], "truncated"),
+        "cat/almost.jpg": (jpeg[:-40], "truncated"),
+        "dog/half.png": (png[: len(png) // 2], "truncated"),
+        "dog/zero.jpg": (b"", "empty file"),
+        "dog/text.jpg": (b"I am not a picture", "unreadable"),
+        "dog/bomb.png": (_png_bomb(30_000, 30_000), "too large"),
+    }
+    for name, (content, _) in files.items():
+        (photos / name).write_bytes(content)
+    return {name: reason for name, (_, reason) in files.items()}
+
+
+def test_all_bad_files_in_one_message(photos: Path):
+    expected = _spoil(photos)
+    message = _message(photos)
+    assert message.startswith("6 of 66 pictures cannot be used:")
+    for name, reason in expected.items():
+        assert f"{name}: {reason}: " in message
+    assert "30,000 x 30,000" in message
+    assert message.endswith(f"leave them out with --skip-bad: read({str(photos)!r}, skip_bad=True)")
+
+
+def test_skip_bad_leaves_them_out_and_keeps_the_rest(photos: Path):
+    whole = read(photos)
+    expected = _spoil(photos)
+    data = read(photos, skip_bad=True)
+    assert data.examples == whole.examples
+    assert {p.name: p.kind for p in data.problems} == expected
+
+
+def test_a_long_list_is_cut_and_counted(photos: Path):
+    for i in range(30):
+        (photos / "cat" / f"zero{i}.jpg").touch()
+    message = _message(photos)
+    assert message.count("empty file") == 20
+    assert "... and 10 more" in message
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm(photos: Path):
+    path = photos / "cat" / "01.jpg"
+    path.write_bytes(path.read_bytes() + b"camera notes")
+    assert len(read(photos)) == 60
+
+
+def test_empty_folder(tmp_path: Path):
+    assert _message(tmp_path).endswith(f"{tmp_path}/CLASS/picture.jpg")
+    (tmp_path / "cat").mkdir()
+    assert "has no pictures" in _message(tmp_path)
+
+
+def test_pictures_without_class_folders(tmp_path: Path, paint):
+    paint(0).save(tmp_path / "a.png")
+    assert "one folder per class" in _message(tmp_path)
+    (tmp_path / "splits" / "train").mkdir(parents=True)
+    paint(0).save(tmp_path / "splits" / "train" / "a.png")
+    assert "CLASS/picture.jpg" in _message(tmp_path / "splits")
+
+
+def test_one_class(photos: Path):
+    for path in (photos / "dog").iterdir():
+        path.unlink()
+    assert "one class, 'cat'" in _message(photos)
+
+
+def test_a_class_with_one_picture_is_named(photos: Path):
+    first, *others = sorted((photos / "dog").iterdir())
+    for path in others:
+        path.unlink()
+    assert "class 'dog' has only one picture" in _message(photos)
+    (photos / "dog" / "copy.png").write_bytes(first.read_bytes())
+    assert "class 'dog' has only one picture" in _message(photos)
+
+
+def test_bad_files_and_bad_classes_are_told_together(photos: Path):
+    for path in sorted((photos / "dog").iterdir())[1:]:
+        path.write_bytes(b"")
+    message = _message(photos)
+    assert "29 of 60" in message and "class 'dog' has only one picture" in message
+
+
+def test_a_class_without_training_pictures(photos: Path, tmp_path: Path, paint):
+    photos.rename(tmp_path / "train")
+    (tmp_path / "test" / "cow").mkdir(parents=True)
+    for i in range(3):
+        paint(500 + i).save(tmp_path / "test" / "cow" / f"{i}.png")
+    assert "class 'cow' has no training picture" in _message(tmp_path)
+
+
+def test_a_misspelt_path_shows_near_names(photos: Path):
+    assert "Did you mean 'photos'?" in _message(photos.parent / "fotos")
+    assert "'digits'" in _message("digit")
+
+
+@pytest.mark.parametrize("where", ["hub:cifar10", "https://example.org/photos.zip"])
+def test_unknown_schemes_are_explained(where: str):
+    message = _message(where)
+    assert "not read from" in message and "Parquet" in message and message.endswith("read('my_data')")
+
+
+def test_a_file_of_another_kind(tmp_path: Path, paint):
+    paint(0).save(tmp_path / "photo.png")
+    assert "of kind .png" in _message(tmp_path / "photo.png")
+
+
+def test_table_without_the_columns(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("picture;kind\na.png;cat\n")
+    assert "picture column" in _message(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("text,label\nhello,greeting\n")
+    assert "'text' are not read yet" in _message(tmp_path / "t.csv")
+
+
+def test_every_bad_row_of_a_table(photos: Path):
+    table = photos / "t.csv"
+    table.write_text(
+        "image,label,split\ncat/00.png,cat,\ncat/99.png,cat,\ncat/02.png,,\n,cat,\ncat/04.png,cat,dev\n"
+        + "".join(f"{p.parent.name}/{p.name},{p.parent.name},\n" for p in photos.glob("*/1*"))
+    )
+    message = _message(table)
+    assert "4 of 25 pictures" in message
+    assert "cat/99.png: missing" in message
+    assert "t.csv#2: no label" in message
+    assert "t.csv#3: no picture" in message
+    assert "t.csv#4: unknown split: unknown split 'dev'" in message
+    assert len(read(table, skip_bad=True)) == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", b"image,label\n\xff\xfe,cat\n", "UTF-8"),
+        ("a.csv", b"", "has no pictures"),
+        ("a.jsonl", b'{"image": "a.png", "label": 1}\n[1, 2]\n', "line 2"),
+        ("a.jsonl", b"{broken\n", "line 1"),
+        ("a.parquet", b"PAR1 but not really", "not a readable Parquet file"),
+    ],
+)
+def test_damaged_tables(tmp_path: Path, name: str, content: bytes, said: str):
+    (tmp_path / name).write_bytes(content)
+    assert said in _message(tmp_path / name)
+
+
+def test_damaged_rows_inside_parquet(photos: Path, tmp_path: Path):
+    values = [p.read_bytes() for p in sorted(photos.glob("*/*"))]
+    values[3], values[7] = None, values[7][:200]
+    table = pa.table({"image": pa.array(values, pa.binary()), "label": [0, 1] * 29 + [0, None]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    message = _message(tmp_path / "a.parquet")
+    for said in ("a.parquet#3: empty file", "a.parquet#7: truncated", "a.parquet#59: no label"):
+        assert said in message
+
+
+def test_parquet_of_pixel_values(tmp_path: Path):
+    pq.write_table(pa.table({"image": [[1, 2], [3, 4]], "label": [0, 1]}), tmp_path / "a.parquet")
+    assert _message(tmp_path / "a.parquet").endswith("read((X, y))")
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "said"),
+    [
+        (np.zeros((4, 8, 8)) + 7.5, np.arange(4), "floats 0 to 1"),
+        (np.full((4, 8, 8), np.nan), np.arange(4), "floats 0 to 1"),
+        (np.zeros((4, 8, 8), np.int16) - 1, np.arange(4), "whole numbers 0 to 255"),
+        (np.zeros((4, 8, 8, 5), np.uint8), np.arange(4), "1, 3 or 4 channels"),
+        (np.zeros((4, 64), np.uint8), np.arange(4), "(N, H, W)"),
+        (np.zeros((4, 8, 8), np.uint8), np.arange(3), "one label for each picture"),
+        (np.zeros((0, 8, 8), np.uint8), np.arange(0), "no pictures"),
+    ],
+)
+def test_bad_arrays(X: np.ndarray, y: np.ndarray, said: str):
+    assert said in _message((X, y))
+
+
+def test_fractions_that_leave_nothing():
+    assert "leave nothing to train on" in _message("digits", val_fraction=0.5, test_fraction=0.5)

@@ -1,0 +1,197 @@
+"""Every way in gives the same kind of Dataset."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from regraft.data import Dataset, Example, read
+from regraft.data.parquet import BlockCache, PictureColumn
+
+
+def _contents(dataset: Dataset) -> set[tuple[str, str]]:
+    return {(e.key, dataset.classes[e.label]) for e in dataset.examples}
+
+
+def _records(root: Path) -> list[tuple[Path, str]]:
+    return [(path, path.parent.name) for path in sorted(root.glob("*/*.*"))]
+
+
+def test_class_folders(photos: Path):
+    data = read(photos)
+    assert (data.name, data.classes, len(data)) == ("photos", ("cat", "dog"), 60)
+    assert data.examples[0].name == "cat/00.png"
+    assert set(data.counts()) == {"train", "val", "test"}
+    assert data.open(0).size == (24, 20)
+    assert read(str(photos)) == data
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+def test_split_folders_keep_their_split(photos: Path, tmp_path: Path, name: str):
+    root = tmp_path / "split"
+    for split, start in (("train", 0), (name, 10), ("test", 20)):
+        for label in ("cat", "dog"):
+            (root / split / label).mkdir(parents=True)
+            for path in sorted((photos / label).iterdir())[start : start + 10]:
+                shutil.copy(path, root / split / label)
+    split_sizes = {"train": 10, "val": 10, "test": 10}
+    assert read(root).counts() == {s: {"cat": n, "dog": n} for s, n in split_sizes.items()}
+
+
+def test_a_class_may_be_called_train(photos: Path):
+    (photos / "cat").rename(photos / "train")
+    assert read(photos).classes == ("dog", "train")
+
+
+def test_what_is_not_a_picture_is_left_out_and_said(photos: Path):
+    (photos / "cat" / "notes.txt").write_text("seen in May")
+    (photos / "cat" / ".hidden.jpg").write_text("")
+    (photos / ".git").mkdir()
+    (photos / "cow").mkdir()
+    data = read(photos)
+    assert len(data) == 60
+    assert [(p.kind, p.name) for p in data.problems] == [("ignored", "cat"), ("empty class", "cow")]
+
+
+@pytest.mark.parametrize("columns", [("image", "label"), ("path", "target"), ("file_name", "class")])
+def test_csv(photos: Path, columns: tuple[str, str]):
+    table = photos / "labels.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows((path.relative_to(photos), label) for path, label in _records(photos))
+    assert _contents(read(table)) == _contents(read(photos))
+
+
+def test_jsonl_with_splits_and_numbers(photos: Path):
+    rows = [
+        {"image": {"path": str(path.relative_to(photos))}, "label": 10 - (label == "cat") * 8, "split": split}
+        for i, (path, label) in enumerate(_records(photos))
+        for split in [("train", "validation", "test")[i % 3]]
+    ]
+    (photos / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    data = read(photos / "rows.jsonl")
+    assert data.classes == ("2", "10")  # numbers by value
+    assert data.counts() == {s: {"2": 10, "10": 10} for s in ("train", "val", "test")}
+
+
+def _hf_table(records: list[tuple[Path, str]], kind: str) -> pa.Table:
+    """A table as Hugging Face datasets writes it: label 1 is "cat", against the alphabet."""
+    names = ["dog", "cat"]
+    pictures = {
+        "bytes": lambda path: path.read_bytes(),
+        "struct": lambda path: {"bytes": path.read_bytes(), "path": path.name},
+        "paths in struct": lambda path: {"bytes": None, "path": str(path)},
+        "path": str,
+    }[kind]
+    table = pa.table(
+        {
+            "image": [pictures(path) for path, _ in records],
+            "label": [names.index(label) for _, label in records],
+        }
+    )
+    features = {"label": {"_type": "ClassLabel", "names": names}, "image": {"_type": "Image"}}
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+@pytest.mark.parametrize("kind", ["bytes", "struct", "paths in struct", "path"])
+def test_parquet(photos: Path, tmp_path: Path, kind: str):
+    pq.write_table(_hf_table(_records(photos), kind), tmp_path / "all.parquet", row_group_size=7)
+    data = read(tmp_path / "all.parquet")
+    assert data.classes == ("dog", "cat")
+    assert _contents(data) == _contents(read(photos))
+    assert data.examples[17].name == "all.parquet#17"
+    assert np.array_equal(np.asarray(data.open(17)), np.asarray(read(photos).open(17)))
+
+
+@pytest.mark.parametrize("folder", ["", "data"])
+def test_folder_of_parquet_takes_splits_from_names(photos: Path, tmp_path: Path, folder: str):
+    root = tmp_path / "hub" / folder
+    root.mkdir(parents=True)
+    records = _records(photos)
+    names = ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001", "test")
+    for start, name in enumerate(names):
+        pq.write_table(_hf_table(records[start::4], "struct"), root / f"{name}.parquet")
+    counts = read(tmp_path / "hub").counts()
+    assert {split: sum(n.values()) for split, n in counts.items()} == {"train": 30, "val": 15, "test": 15}
+
+
+def test_parquet_holds_few_blocks_in_any_order(tmp_path: Path):
+    """One row group read forward, backward and at random gives its rows, and the cache keeps to its size."""
+    rng = np.random.default_rng(0)
+    values = [rng.bytes(40_000) for _ in range(200)]
+    pq.write_table(pa.table({"image": values, "label": [0] * 200}), tmp_path / "one.parquet")
+    cache = BlockCache(capacity=2_500_000)
+    column = PictureColumn(tmp_path / "one.parquet", "image", cache)
+    for row in [*range(200), *range(199, 150, -24), *rng.permutation(200)[:20]]:
+        assert column.content(0, row) == values[row]
+        assert cache.held <= 2_500_000
+
+
+def test_digits():
+    data = read("digits")
+    assert (len(data), data.classes, data.examples[17].name) == (1797, tuple("0123456789"), "digits#17")
+    pixels = np.asarray(data.open(0))
+    assert (pixels.shape, pixels.dtype, pixels.max()) == ((8, 8), np.uint8, 239)  # 15 * 255 / 16, rounded
+
+
+@pytest.mark.parametrize("layout", ["NHW", "NHWC", "NCHW"])
+@pytest.mark.parametrize("kind", ["uint8", "float"])
+def test_arrays(layout: str, kind: str):
+    X = np.random.default_rng(0).integers(0, 256, (40, 12, 10, 3), np.uint8)
+    X = {"NHW": X[..., 0], "NHWC": X, "NCHW": X.transpose(0, 3, 1, 2)}[layout]
+    data = read((X / 255 if kind == "float" else X, np.arange(40) % 2))
+    assert (data.classes, len(data)) == (("0", "1"), 40)
+    shown = np.asarray(data.open(3))
+    assert np.array_equal(shown, X[3].transpose(1, 2, 0) if layout == "NCHW" else X[3])
+
+
+def test_sizes(photos: Path, paint):
+    paint(1, (100, 50), "L").save(photos / "cat" / "wide.png")
+    sizes = read(photos).sizes()
+    assert (sizes.n, sizes.width, sizes.height) == (61, (24, 24, 100), (20, 20, 50))
+    assert sizes.modes == {"RGB": 60, "L": 1}
+
+
+def test_the_same_picture_under_two_names_is_reported(photos: Path):
+    shutil.copy(photos / "cat" / "00.png", photos / "dog" / "again.png")
+    kinds = {p.kind: p.detail for p in read(photos).problems}
+    assert "cat/00.png (cat), dog/again.png (dog)" in kinds["conflicting labels"]
+
+
+def test_the_same_picture_in_two_splits_is_reported(photos: Path, tmp_path: Path):
+    root = tmp_path / "split"
+    shutil.copytree(photos, root / "train")
+    shutil.copytree(photos, root / "test", ignore=lambda _, names: [n for n in names if n[0] in "12"])
+    problems = [p for p in read(root).problems if p.kind == "duplicate across splits"]
+    assert len(problems) == 20
+
+
+def test_small_and_uneven_classes_are_reported(photos: Path):
+    for path in sorted((photos / "dog").iterdir())[3:]:
+        path.unlink()
+    assert [(p.kind, p.name) for p in read(photos).problems] == [
+        ("small class", "dog"),
+        ("imbalanced classes", "dog"),
+    ]
+
+
+def test_examples_are_light(photos: Path):
+    example = read(photos).examples[0]
+    assert isinstance(example, Example) and not hasattr(example, "__dict__")
+    size = sum(sys.getsizeof(x) for x in (example, example.key, example.name, example.locator))
+    assert size < 500
+
+
+def test_real_parquet_in_one_row_group(shared_data: Path):
+    data = read(shared_data / "datasets" / "cifar10" / "test.parquet")
+    assert data.classes[:3] == ("airplane", "automobile", "bird")
+    assert (len(data), data.sizes().width) == (10_000, (32, 32, 32))
