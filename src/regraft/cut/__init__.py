@@ -1,7 +1,7 @@
 """Cuts: the places in a network that exactly one activation crosses.
 
-In: any `torch.nn.Module` and an example input. Out: a `Traced` graph with its legal cuts, and from it prefixes,
-suffixes and everything between two cuts.
+In: any `torch.nn.Module` and an example input. Out: a `Traced` graph with its legal cuts, and from it
+prefixes, suffixes and everything between two cuts.
 Law: `join(*split(traced, cut))` equals the model bit for bit, for every legal cut, at any batch size.
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import fx
 
+from regraft.cut.graph import row_shape
 from regraft.cut.live import live_after
 from regraft.cut.names import calls
 from regraft.errors import CutError, closest
@@ -44,9 +45,9 @@ class Traced:
     """A network as a functional graph, and its legal cuts.
 
     Args:
-        graph: no in-place nodes; parameters are the model's own, under the model's names; eval mode; any batch size.
+        graph: nothing in place; parameters are the model's own, under its names; eval mode; any batch size.
         cuts: in order of the flow, from "input" to "output".
-        stages: at most 16 representatives, the last cut of each stage, with the classifier's input as the last.
+        stages: at most 16 representatives, the last cut of each stage; the classifier's input is the last.
         feature: the cut just before the classifier; the output, where there is no classifier.
         fallback_reason: why the graph was not made by `torch.export`; empty if it was.
         model: what the network is called in messages.
@@ -95,7 +96,7 @@ class Traced:
     def _crossing(self, node: fx.Node) -> str:
         live = live_after(self.graph.graph).get(node, frozenset()) - {node}
         if not live:
-            return ": its rows are not one per example"
+            return ": what follows writes into it" if row_shape(node) else ": it holds no row per example"
         if len(live) > 1:
             return f": {len(live)} other activations also cross it"
         block = _common_block(node, *(user for other in live for user in other.users))

@@ -1,14 +1,17 @@
-"""A model as a functional graph: exported, freed of guards and in-place writes, with one symbol for the batch.
+"""A model as a functional graph: exported, freed of guards and in-place writes, with one batch symbol.
 
 N examples. Every activation that may become a row of a cache has the shape (N, ...), with N free.
 """
 
 from __future__ import annotations
 
+import copy
+import io
 import operator
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -22,7 +25,7 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 def inputs_of(example: torch.Tensor | tuple | Mapping[str, torch.Tensor]) -> Inputs:
     """An example as positional and keyword arguments, with at least two rows.
 
-    Export specialises a batch of one, so that the graph would hold for no other size; a row is repeated instead.
+    Export specialises a batch of one, so that the graph would hold for no other size; a row is repeated.
     """
     if isinstance(example, Mapping):
         return (), {name: _two_rows(value) for name, value in example.items()}
@@ -45,8 +48,11 @@ def exported(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     args, kwargs = inputs
     batch = torch.export.Dim("batch")
     free = [{0: batch} if isinstance(v, torch.Tensor) else None for v in (*args, *kwargs.values())]
-    with eval_mode(model), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"torch\.")  # torch's remarks about its own export
+    with (
+        eval_mode(model),
+        _quiet(),
+        torch.enable_grad(),
+    ):  # without grad, layers take paths that cannot be trained
         program = torch.export.export(
             model, args, kwargs, dynamic_shapes=_shapes(free, args, kwargs), strict=False
         )
@@ -62,6 +68,14 @@ def _shapes(free: list[Any], args: tuple, kwargs: dict) -> Any:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remarks about its own export, and the half-made graph that it prints when it fails."""
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.filterwarnings("ignore", module=r"torch\.")
+        yield
+
+
+@contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode inside the block; every module's own mode again after it."""
     modes = [(module, module.training) for module in model.modules()]
@@ -74,7 +88,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def normalised(exported: fx.GraphModule, model: nn.Module, output: int = 0) -> fx.GraphModule:
-    """A plain graph module of the same arithmetic: no guards, no in-place nodes, one output, one batch symbol.
+    """A plain graph module of the same arithmetic: no guards, nothing in place, one output, one batch symbol.
 
     Args:
         exported: what `exported` returned.
@@ -87,6 +101,7 @@ def normalised(exported: fx.GraphModule, model: nn.Module, output: int = 0) -> f
     for node in graph.nodes:
         _functional(node)
         _whole_batch_norm(node)
+        _skip_whole_slice(node)
     _one_batch_symbol(graph)
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     _mark_rows(graph)
@@ -96,11 +111,21 @@ def normalised(exported: fx.GraphModule, model: nn.Module, output: int = 0) -> f
 def with_attributes(root: nn.Module, graph: fx.Graph, saved: frozenset[str]) -> fx.GraphModule:
     """A graph module that shares the parameters it uses with `root`; only buffers in `saved` are saved."""
     module = fx.GraphModule(root, graph)
+    for node in graph.nodes:
+        if node.op == "call_module":
+            target = str(node.target)
+            module.set_submodule(target, with_own_modes(module.get_submodule(target)))
     for name, _ in list(module.named_buffers(remove_duplicate=False)):
         owner, _, leaf = name.rpartition(".")
         if name not in saved:
             module.get_submodule(owner)._non_persistent_buffers_set.add(leaf)
     return module.eval()
+
+
+def with_own_modes(model: nn.Module) -> nn.Module:
+    """A copy that shares every tensor, so that its training mode is its own."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def primary_input(graph: fx.Graph) -> fx.Node:
@@ -122,13 +147,13 @@ def row_shape(node: fx.Node) -> tuple[int, ...] | None:
 
 def _plain_copy(graph: fx.Graph, output: int) -> fx.Graph:
     """Without export's calling convention, which packs and unpacks dictionaries and output classes."""
-    copy, env = fx.Graph(), {}
+    plain, env = fx.Graph(), {}
     for node in graph.nodes:
         if node.op != "output":
-            env[node] = copy.node_copy(node, env.__getitem__)
+            env[node] = plain.node_copy(node, env.__getitem__)
     tensors = [a for a in _flat(graph.output_node().args) if isinstance(a.meta.get("val"), torch.Tensor)]
-    copy.output(env[tensors[output]])
-    return copy
+    plain.output(env[tensors[output]])
+    return plain
 
 
 def _flat(values: Any) -> Iterator[fx.Node]:
@@ -150,7 +175,7 @@ def _drop_check(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _functional(node: fx.Node) -> None:
-    """An in-place node right after a cut would overwrite the cached activation; its twin makes a new tensor."""
+    """In place, a node right after a cut would overwrite the cached activation; its twin does not."""
     twin = _twin(node.target)
     if twin is not None:
         node.target = twin
@@ -177,6 +202,12 @@ def _whole_batch_norm(node: fx.Node) -> None:
         x, weight, bias, mean, var, momentum, eps = parts.args
         node.target = aten.batch_norm.default
         node.args = (x, weight, bias, mean, var, False, momentum, eps, True)
+
+
+def _skip_whole_slice(node: fx.Node) -> None:
+    """`x[:, 0]` is recorded with a slice of all rows before it, which would be a cut of its own."""
+    if node.target is aten.slice.Tensor and node.args[2:] in ((0, sys.maxsize), (0, sys.maxsize, 1)):
+        node.replace_all_uses_with(node.all_input_nodes[0])
 
 
 def _writes_through_views(graph: fx.Graph) -> bool:

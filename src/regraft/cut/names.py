@@ -36,7 +36,7 @@ def is_leaf(model: nn.Module, path: str) -> bool:
 
 
 def readable(node: fx.Node, leaves: set[str]) -> str:
-    """One name for an activation: the innermost numbered block it leaves, else the outermost module it leaves.
+    """A name for an activation: the innermost numbered block it leaves, else the outermost module it leaves.
 
     Args:
         node: the activation.

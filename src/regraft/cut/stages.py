@@ -44,8 +44,9 @@ def _channels_first_tokens(node: fx.Node, shape: tuple[int, ...]) -> bool:
 def stage_ends(nodes: Sequence[fx.Node], feature: int, leaves: set[str]) -> list[int]:
     """The positions of the last cut of each stage, in order; the feature's is the last.
 
-    A stage ends where a numbered block ends, or outside blocks where the size changes. Blocks are the smallest
-    ones unless there are too many, then larger ones, then an even choice.
+    A stage ends where a numbered block ends, or outside blocks where the size changes; blocks are the
+    smallest ones, unless there are too many: then larger ones, then an even choice. Pooled but not yet
+    flattened features are no stage beside the feature.
 
     Args:
         nodes: the activations of the cuts between input and output.
@@ -72,7 +73,7 @@ def _ends(nodes: Sequence[fx.Node], feature: int, block: Callable[[fx.Node], str
     for i in range(feature):
         same_block = blocks[i] == blocks[i + 1]
         grows = math.prod(shapes[i]) != math.prod(shapes[i + 1])
-        pooled = math.prod(shapes[i]) == math.prod(shapes[feature])
+        pooled = math.prod(shapes[i]) == max(shapes[i]) and max(shapes[i]) == math.prod(shapes[feature])
         if (not same_block or (not blocks[i] and grows)) and not pooled:
             ends.append(i)
     return [*ends, feature]
@@ -94,7 +95,7 @@ def _evenly(values: list[int], n: int) -> list[int]:
 
 
 def _smallest_block(leaves: set[str]) -> Callable[[fx.Node], str]:
-    return lambda node: next(reversed([""] + [p for p in _blocks(node, leaves)]))
+    return lambda node: next(reversed(_blocks(node, leaves)), "")
 
 
 def _largest_block(leaves: set[str]) -> Callable[[fx.Node], str]:

@@ -25,8 +25,8 @@ def between(traced: Traced, start: Cut | str, ends: Sequence[Cut | str]) -> fx.G
         ends: where it ends; may include `start` itself.
 
     Returns:
-        A graph from the activation at `start` to the tuple of activations at `ends`. Begun at "input" it takes
-        what the network takes; begun elsewhere, the activation and then, by name, those inputs it needs again.
+        A graph from the activation at `start` to the tuple of activations at `ends`. Begun at "input" it
+        takes what the network takes; begun elsewhere, the activation and then, by name, the inputs it needs.
 
     Raises:
         CutError: a cut does not exist, or an end lies above the start.
@@ -100,11 +100,23 @@ def _part(traced: Traced, start: Cut, ends: list[Cut], *, single: bool = False) 
             f"The other way round works: between(traced, {above[0].name!r}, [{start.name!r}])"
         )
     nodes = {node.name: node for node in traced.graph.graph.nodes}
-    begin, stops = nodes[start.node], [nodes[end.node] for end in ends]
-    graph, copies = _copied(traced.graph.graph, begin, stops)
+    stops = [nodes[end.node] for end in ends]
+    return part(traced.graph, nodes[start.node], stops, traced.saved, single=single)
+
+
+def part(
+    whole: fx.GraphModule,
+    begin: fx.Node,
+    stops: list[fx.Node],
+    saved: frozenset[str],
+    *,
+    single: bool = False,
+) -> fx.GraphModule:
+    """`between` in terms of nodes: the graph from one node to the tuple of others, or to the single one."""
+    graph, copies = _copied(whole.graph, begin, stops)
     reached = tuple(copies[stop] for stop in stops)
     graph.output(reached[0] if single else reached)
-    return with_attributes(traced.graph, graph, traced.saved)
+    return with_attributes(whole, graph, saved)
 
 
 def _copied(
@@ -127,7 +139,7 @@ def _copied(
 def _declare_inputs(
     source: fx.Graph, graph: fx.Graph, copies: dict[fx.Node, fx.Node], begin: fx.Node, needed: set[fx.Node]
 ) -> None:
-    """From the input on, all the network's inputs in their order; from a cut on, the activation and what is needed."""
+    """From the input on, all the network's inputs in order; from a cut on, the activation and inputs needed."""
     if begin is not primary_input(source):
         copies[begin] = graph.placeholder(begin.name)
     for node in source.nodes:

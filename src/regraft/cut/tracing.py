@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from regraft.cut.cuts import Cut, Traced
+from regraft.cut.fallback import layered
 from regraft.cut.graph import exported, inputs_of, normalised, primary_input, row_shape
 from regraft.cut.live import active_nodes, legal_nodes
 from regraft.cut.names import is_leaf, left_modules, unique_names
@@ -39,8 +40,17 @@ def trace(model: nn.Module, example: Example, *, name: str = "the network", outp
         (['input', '0', '1', '2', 'output'], '2')
     """
     inputs = inputs_of(example)
-    graph = normalised(exported(model, inputs), model, output)
+    try:
+        graph = normalised(exported(model, inputs), model, output)
+    except Exception as error:  # export fails in as many ways as there are models
+        reason = f"torch.export failed: {type(error).__name__}: {_first_line(error)}"
+        graph, legal = layered(model, inputs, name, reason)
+        return _with_cuts(graph, model, legal, name, reason)
     return _with_cuts(graph, model, legal_nodes(graph.graph), name, "")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def _with_cuts(
@@ -100,7 +110,7 @@ def _params_below(graph: fx.GraphModule) -> dict[fx.Node, int]:
 def _parameters(
     graph: fx.GraphModule, node: fx.Node, seen: set[fx.Node], active: set[fx.Node]
 ) -> list[nn.Parameter]:
-    """The parameters that a node uses, directly or through what is recomputed, and that were not seen before."""
+    """The parameters that a node uses, directly or through what is recomputed, and not seen before."""
     found = list(graph.get_submodule(str(node.target)).parameters()) if node.op == "call_module" else []
     queue = [n for n in node.all_input_nodes if n not in active]
     while queue:

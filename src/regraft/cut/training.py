@@ -10,24 +10,22 @@ from regraft.cut.graph import aten
 
 # Where the training flag stands among an operation's arguments.
 _BATCH_NORM = {aten.batch_norm: 5, aten.native_batch_norm: 5, aten.cudnn_batch_norm: 5}
-_DROPOUT = {
-    aten.dropout: 2,
-    aten.feature_dropout: 2,
-    aten.alpha_dropout: 2,
-    aten.feature_alpha_dropout: 2,
-    aten.native_dropout: 2,
-}
+_DROPOUT = dict.fromkeys(
+    (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout, aten.native_dropout),
+    2,
+)
 
 
 def set_training(graph: fx.GraphModule, *, batch_norm: Literal["frozen", "train"], dropout: bool) -> None:
     """Switch batch norm and dropout between training and evaluation, in place.
 
-    `graph.train()` and `graph.eval()` do nothing to an exported graph; this does. What evaluation mode leaves no
-    trace of cannot be switched on: stochastic depth, and dropout inside fused attention.
+    `graph.train()` and `graph.eval()` do nothing to an exported graph; this does. What evaluation mode leaves
+    no trace of cannot be switched on: stochastic depth, and dropout inside attention.
 
     Args:
         graph: a graph made by `between` or `split`.
-        batch_norm: "frozen" normalises with the stored statistics; "train" with the batch's, and updates the stored.
+        batch_norm: "frozen" normalises with the stored statistics; "train" with the batch's, and updates the
+            stored ones (shared with the model, unless the graph is a copy).
         dropout: whether dropout drops.
 
     Example:
@@ -52,8 +50,9 @@ def set_training(graph: fx.GraphModule, *, batch_norm: Literal["frozen", "train"
 
 def _switch(node: fx.Node, flags: dict) -> bool:
     packet = getattr(node.target, "overloadpacket", None)
-    position = {**_BATCH_NORM, **_DROPOUT}.get(packet)
-    if position is None or node.args[position] == flags[packet]:
+    if packet not in flags:
         return False
+    position = {**_BATCH_NORM, **_DROPOUT}[packet]
+    before = node.args[position]
     node.update_arg(position, flags[packet])
-    return True
+    return before != flags[packet]
