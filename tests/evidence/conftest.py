@@ -48,9 +48,10 @@ def _test_split(run: Path, random: np.random.Generator) -> tuple[np.ndarray, np.
     scores[np.arange(n), labels] += 3.0
     p = np.exp(1.4 * scores) / np.exp(1.4 * scores).sum(axis=1, keepdims=True)
     keys = [hashlib.sha256(bytes([i % 256, i // 256])).hexdigest() for i in range(n)]
-    rows = answers(keys, [f"test/{label}/img_{i:04}.png" for i, label in enumerate(labels)], labels, p, CLASSES)
+    names = [f"test/{label}/img_{i:04}.png" for i, label in enumerate(labels)]
+    rows = answers(keys, names, labels, p, CLASSES)
     write_answers(run / "predictions.csv", rows)
-    write_answers(run / "suspects.csv", [row for row in confident_mistakes(rows)[:2]])
+    write_answers(run / "suspects.csv", confident_mistakes(rows)[:2])
     pixels = random.integers(0, 255, (n, 8, 8), dtype=np.uint8)
     save_pictures(run, confident_mistakes(rows), lambda key: Image.fromarray(pixels[keys.index(key)]))
     right = np.array([row.correct for row in rows])
@@ -83,7 +84,9 @@ def _data() -> dict:
         "counts": {
             split: dict.fromkeys(CLASSES, n) for split, n in (("train", 5), ("val", 29), ("test", 36))
         },
-        "problems": [{"kind": "truncated", "name": "train/3/img_0007.png", "detail": "ends after 212 of 400 bytes"}],
+        "problems": [
+            {"kind": "truncated", "name": "train/3/img_0007.png", "detail": "ends after 212 of 400 bytes"}
+        ],
     }
 
 
@@ -149,7 +152,7 @@ def _evidence(right: np.ndarray, control: np.ndarray) -> dict:
 def _curves(run: Path) -> None:
     with (run / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow("epoch,updates,seconds,train_loss,val_loss,val_accuracy,run".split(","))
+        writer.writerow(["epoch", "updates", "seconds", "train_loss", "val_loss", "val_accuracy", "run"])
         for name, start, end in (("layer2.2", 0.915, 0.93), ("from scratch", 0.1, 0.84)):
             for epoch in range(13):
                 value = end + (start - end) * 0.7**epoch

@@ -2,7 +2,8 @@
 
 Comes in: right-or-wrong answers on the test split, and the files of a run folder.
 Goes out: intervals, a verdict against a control, `report.html` and `report.md`.
-Law: the same run folder gives the same report, byte for byte; every figure says which split and how many examples.
+Law: the same run folder gives the same report, byte for byte; every figure says which split and how many
+examples.
 """
 
 from regraft.evidence.predictions import (

@@ -1,7 +1,7 @@
 """Pictures of the report as SVG that takes its colours from the page, so that light and dark both fit.
 
-Figures are drawn in stand-in colours that are replaced by CSS variables; text stays text; the same numbers give
-the same bytes.
+Figures are drawn in stand-in colours that are replaced by CSS variables; text stays text; the same numbers
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Picture:
     narrow: str
 
 
-def draw(name: str, alt: str, plot: Callable[[Axes], None], height: float, narrow_height: float = 0) -> Picture:
+def draw(
+    name: str, alt: str, plot: Callable[[Axes], None], height: float, narrow_height: float = 0
+) -> Picture:
     """Draw one figure in both widths.
 
     Args:
@@ -79,7 +81,8 @@ def draw(name: str, alt: str, plot: Callable[[Axes], None], height: float, narro
 
 def _svg(name: str, alt: str, plot: Callable[[Axes], None], size: tuple[float, float]) -> str:
     buffer = io.StringIO()
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
+    style: dict[Any, Any] = _STYLE | {"svg.hashsalt": name}
+    with mpl.rc_context(style), warnings.catch_warnings():
         # Glyphs are drawn by the reader's own fonts; the one used for measuring need not have them.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
@@ -99,7 +102,9 @@ def _for_page(svg: str, name: str, alt: str) -> str:
     for colour, variable in _CSS.items():
         body = body.replace(colour, f"var({variable})")
     body = re.sub(r"[ \t]+$", "", body, flags=re.MULTILINE)
-    return f'<svg viewBox="{box[1]}" role="img" aria-label="{_attribute(alt)}" focusable="false">{body.strip()}'
+    return (
+        f'<svg viewBox="{box[1]}" role="img" aria-label="{_attribute(alt)}" focusable="false">{body.strip()}'
+    )
 
 
 def _attribute(text: str) -> str:
@@ -228,7 +233,7 @@ def _finish(axes: Axes) -> None:
     axes.margins(x=0.03, y=0.08)
     entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if entries:
-        columns = 4 if axes.figure.get_figwidth() > NARROW else 2
+        columns = 4 if axes.bbox.width > 72 * NARROW else 2
         ring = {"chosen": entries.pop("chosen")} if "chosen" in entries else {}
         entries |= ring  # after the heads, which it explains
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}

@@ -1,4 +1,5 @@
-"""Answers on a split, one row per example: `predictions.csv`, and the pictures of the most confident mistakes.
+"""Answers on a split, one row per example: `predictions.csv`, and the pictures of the most confident
+mistakes.
 
 Letters: N examples, K classes.
 """
@@ -46,7 +47,11 @@ class Answer:
 
 
 def answers(
-    keys: Sequence[str], names: Sequence[str], labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]
+    keys: Sequence[str],
+    names: Sequence[str],
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    classes: Sequence[str],
 ) -> tuple[Answer, ...]:
     """Pair every example with what the model said about it.
 
@@ -63,8 +68,9 @@ def answers(
     """
     p = np.asarray(probabilities, dtype=np.float64)
     best = p.argmax(axis=1)
-    rows = zip(keys, names, np.asarray(labels), best, p[np.arange(len(p)), best], strict=True)
-    return tuple(Answer(k, n, classes[t], classes[b], float(top)) for k, n, t, b, top in rows)
+    truth = [classes[int(label)] for label in np.asarray(labels)]
+    predicted = [classes[int(label)] for label in best]
+    return tuple(map(Answer, keys, names, truth, predicted, p.max(axis=1).tolist()))
 
 
 def write_answers(path: Path, rows: Iterable[Answer]) -> None:
@@ -117,14 +123,14 @@ def save_pictures(run: Path, rows: Iterable[Answer], open_picture: Callable[[str
     """
     folder = run / PICTURES
     folder.mkdir(exist_ok=True)
-    written = 0
-    for written, row in enumerate(rows, start=1):
+    kept = list(rows)
+    for row in kept:
         _thumbnail(open_picture(row.key)).save(folder / f"{row.key}.jpg", quality=85)
-    return written
+    return len(kept)
 
 
 def _thumbnail(picture: Image.Image) -> Image.Image:
-    """At most PICTURE_SIDE on the long side; small pictures grow by whole factors, their pixels kept square."""
+    """At most PICTURE_SIDE on the long side; small pictures grow by whole factors, their pixels square."""
     small = picture.convert("RGB")
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     factor = max(1, PICTURE_SIDE // max(small.size))

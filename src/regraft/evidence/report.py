@@ -5,9 +5,10 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
     metrics.json     source, cut, recipe, seed, n_train, wall_s, peak_rss_mb, cache_hits,
                      test {accuracy, n, ci95 [low, high]}, val {accuracy, n?}
                      optional: cache_computed, times {what: seconds}, sizes {what: bytes}; both in order
-    data.json        name, modality, classes [name], counts {split: {class: n}}, problems [{kind, name, detail}]
-    plan.json        `Plan.to_dict()`: rows [{group, names [name], n_params, state, lr, weight_decay, batch_norm}];
-                     cut, taps, n_epochs, updates are shown where present
+    data.json        name, modality, classes [name], counts {split: {class: n}}, problems [{kind, name,
+                     detail}]
+    plan.json        `Plan.to_dict()`: rows [{group, names [name], n_params, state, lr, weight_decay,
+                     batch_norm}]; cut, taps, n_epochs, updates are shown where present
     profile.json     a list of probes in order of depth: {stage, grid, head, val_accuracy, se, cv_accuracy,
                      seconds, dims, chosen?}; joined stages have " + " in stage; chosen is true for one
     curves.csv       epoch,updates,seconds,train_loss,val_loss,val_accuracy,run; unknown cells are empty
@@ -23,7 +24,7 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,16 +81,15 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "seconds": seconds,
-        "size": size,
-        "count": count,
-        "figure": significant,
-        "cell": _markdown_cell,
-    }
+    for name, show in (("percent", percent), ("points", points), ("seconds", seconds), ("size", size)):
+        environment.filters[name] = _unbroken(show)
+    environment.filters |= {"count": count, "figure": significant, "cell": _markdown_cell}
     return environment
+
+
+def _unbroken(show: Callable[[Any], str]) -> Callable[[Any], str]:
+    """The same text with spaces at which no line breaks: a number stays with its unit."""
+    return lambda value: show(value).replace(" ", "\u00a0")
 
 
 def percent(fraction: float | None) -> str:
@@ -99,7 +99,7 @@ def percent(fraction: float | None) -> str:
         >>> percent(0.9312), percent(None)
         ('93.1 %', '–')
     """
-    return "–" if fraction is None else f"{100 * fraction:.1f}\u00a0%"
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def points(fraction: float) -> str:
@@ -122,13 +122,13 @@ def seconds(value: float | None) -> str:
     if value is None:
         return "–"
     if value < 1:
-        return f"{1000 * value:.0f}\u00a0ms"
+        return f"{1000 * value:.0f} ms"
     if value < 60:
-        return f"{value:.1f}\u00a0s" if value < 10 else f"{value:.0f}\u00a0s"
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
-        return f"{minutes}\u00a0min {rest}\u00a0s"
-    return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def size(n_bytes: float) -> str:
@@ -142,7 +142,7 @@ def size(n_bytes: float) -> str:
         if n_bytes < 1000 or unit == "GB":
             break
         n_bytes /= 1000
-    return f"{n_bytes:.0f}\u00a0{unit}" if unit == "B" else f"{n_bytes:.1f}\u00a0{unit}"
+    return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
 
 
 def count(n: float) -> str:
@@ -177,7 +177,7 @@ def _page(run: Run) -> dict[str, Any]:
     """Everything the templates show."""
     noun = "pictures" if run.data.get("modality", "image") == "image" else "examples"
     return {
-        "title": f"{run.data.get('name', 'regraft run')} from {run.metrics.get('source', 'a pretrained network')}",
+        "title": _title(run),
         "metrics": run.metrics,
         "data": run.data,
         "noun": noun,
@@ -198,9 +198,15 @@ def _page(run: Run) -> dict[str, Any]:
     }
 
 
+def _title(run: Run) -> str:
+    return f"{run.data.get('name', 'a run')} from {run.metrics.get('source', 'a pretrained network')}"
+
+
 def headline(run: Run, noun: str) -> str:
     """The verdict in one sentence."""
-    right = f"{percent(run.metrics['test']['accuracy'])} of {count(run.metrics['test']['n'])} test {noun} right"
+    right = (
+        f"{percent(run.metrics['test']['accuracy'])} of {count(run.metrics['test']['n'])} test {noun} right"
+    )
     found = run.evidence
     if "verdict" not in found:
         return f"{right}. Not yet compared with training from scratch."

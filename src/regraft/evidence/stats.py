@@ -20,7 +20,8 @@ Finding = Literal["helps", "no difference", "hurts"]
 def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a share: k right out of n.
 
-    Unlike accuracy ± 2 standard errors it stays inside [0, 1] and holds its confidence at small n and near 100 %.
+    Unlike accuracy ± 2 standard errors it stays inside [0, 1] and holds its confidence at small n and near
+    100 %.
 
     Args:
         k: number right, 0..n.
@@ -202,7 +203,9 @@ def verdict_against_best(
         'random weights'
     """
     if not controls:
-        raise ValueError("a verdict needs at least one control: verdict_against_best(correct, {'scratch': ...})")
+        raise ValueError(
+            "a verdict needs at least one control: verdict_against_best(correct, {'scratch': ...})"
+        )
     best = max(controls, key=lambda name: int(np.sum(np.asarray(controls[name], dtype=bool))))
     return verdict(delivered_correct, controls[best], control=best, seed=seed)
 
@@ -211,5 +214,7 @@ def _discordant(first: ArrayLike, second: ArrayLike) -> tuple[int, int, int]:
     """How many only the first has right, how many only the second, and N."""
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if a.shape != b.shape or a.ndim != 1 or a.size == 0:
-        raise ValueError(f"two rows of right/wrong over the same examples are needed, got {a.shape} and {b.shape}")
+        raise ValueError(
+            f"two rows of right/wrong over the same examples are needed, got {a.shape} and {b.shape}"
+        )
     return int(np.sum(a & ~b)), int(np.sum(b & ~a)), a.size

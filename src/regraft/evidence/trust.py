@@ -94,11 +94,13 @@ def calibration_error(probability: ArrayLike, correct: ArrayLike, bins: int = 15
 def suspected_labels(probabilities: ArrayLike, labels: ArrayLike, least: float = 0.5) -> np.ndarray:
     """Examples whose label a model that never saw them contradicts, the most certain first.
 
-    An example is suspected when the model gives some other class more than that class's own average confidence
-    (and at least `least`): confident learning's rule, which allows for classes that are always predicted timidly.
+    An example is suspected when the model gives some other class more than that class's own average
+    confidence (and at least `least`): confident learning's rule, which allows for classes that are always
+    predicted timidly.
 
     Args:
-        probabilities: out-of-fold or validation probabilities, (N, K); never from a model fitted on these rows.
+        probabilities: out-of-fold or validation probabilities, (N, K); never from a model fitted on these
+            rows.
         labels: given class indices, (N,).
         least: probability below which nothing is suspected.
 

@@ -1,0 +1,11 @@
+"""Artifacts: the delivered model as one folder.
+
+Comes in: a trained `Network`, the source it came from, class names and a few pictures.
+Goes out: a folder of safetensors, JSON and text, and from it a `Classifier` that answers on pictures.
+Laws: a reloaded model gives the saved probabilities, or does not load; nothing in the folder is run as code.
+"""
+
+from regraft.artifact.bundle import save
+from regraft.artifact.classifier import Classifier, Prediction, load
+
+__all__ = ["Classifier", "Prediction", "load", "save"]

@@ -1,0 +1,419 @@
+"""The bundle: a folder that holds a delivered model and all that is needed to use it.
+
+    config.json           format "regraft-model", version; source (uri, arch, arch_args, digest, licence,
+                          origin); input (the InputSpec: preprocessing); taps; classes in the order of the
+                          outputs; recipe, metrics; digest (SHA-256 of model.safetensors)
+    model.safetensors     body.NAME for every tensor of the source that the head depends on, NAME as in the
+                          source; head.mean, head.scale, head.weight, head.bias
+    selftest.safetensors  pixels, uint8 (n, C, H, W) with n <= 8; probabilities, float32 (n, K)
+    labels.txt            one class a line
+    README.md             the model card
+
+Why so: weights and examples are safetensors, because a pickle can carry code. The graph is not stored: it is
+traced again from the architecture, so that a bundle does not depend on the serialised operators of one
+PyTorch release; the self-test notices when architecture, tracing or arithmetic have changed. Everything is
+written under a temporary name and renamed once, so a folder with the final name is whole.
+
+Shape letters: n stored examples, C channels, H height, W width, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from regraft.artifact.architecture import check_harmless
+from regraft.artifact.card import model_card
+from regraft.cache import Tap
+from regraft.cut import trace
+from regraft.digest import digest_file
+from regraft.errors import BundleError, CutError
+from regraft.head import LinearHead
+from regraft.source import Source, build, make_source
+from regraft.spec import InputSpec
+from regraft.tune import Network, full_network
+
+FORMAT, VERSION = "regraft-model", 1
+CONFIG, WEIGHTS, SELFTEST, LABELS, CARD = (
+    "config.json",
+    "model.safetensors",
+    "selftest.safetensors",
+    "labels.txt",
+    "README.md",
+)
+MOST_EXAMPLES = 8
+TOLERANCE = 1e-4  # on probabilities: above what another processor changes, below what a wrong mean does
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle's config.json says, checked.
+
+    Args:
+        folder: where it lies.
+        source: uri, arch, arch_args, digest, licence, origin.
+        input: how pictures are prepared.
+        taps: what the head reads.
+        classes: in the order of the outputs.
+        recipe: how it was made, plain values.
+        metrics: how good it is, as in metrics.json.
+        digest: SHA-256 of model.safetensors.
+    """
+
+    folder: Path
+    source: dict[str, Any]
+    input: InputSpec
+    taps: tuple[Tap, ...]
+    classes: tuple[str, ...]
+    recipe: dict[str, Any]
+    metrics: dict[str, Any]
+    digest: str
+
+
+def save(
+    folder: str | Path,
+    *,
+    network: Network,
+    source: Source,
+    taps: Sequence[Tap],
+    classes: Sequence[str],
+    pixels: np.ndarray,
+    recipe: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    evidence: Mapping[str, Any] | None = None,
+    dataset: str = "",
+    replace: bool = False,
+) -> Path:
+    """Write a delivered model as a bundle.
+
+    Args:
+        folder: where; must not hold anything yet.
+        network: from pixels 0..255 to class scores (`full_network`).
+        source: the source it was made from.
+        taps: what its head reads.
+        classes: names, in the order of the outputs.
+        pixels: prepared pictures, uint8 (n, C, H, W); the first 8 become the self-test.
+        recipe: how it was made, plain values.
+        metrics: the run's metrics.json, shown on the card.
+        evidence: the run's evidence.json, shown on the card.
+        dataset: name of the data, shown on the card.
+        replace: put the new bundle in the place of an older one.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BundleError: the folder holds something, there is no picture, or classes and head disagree.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from regraft.artifact import load
+        >>> from regraft.cache import Tap
+        >>> from regraft.cut import trace
+        >>> from regraft.testing import tiny_images, tiny_source
+        >>> from regraft.tune import full_network
+        >>> source = tiny_source()
+        >>> traced = trace(source.model, torch.zeros(2, *source.input.size))
+        >>> taps = [Tap("block2", 2)]
+        >>> network = full_network(source, traced, taps, LinearHead.zeros(64, 3))
+        >>> X, _ = tiny_images(2)
+        >>> where = Path(tempfile.mkdtemp()) / "model"
+        >>> _ = save(where, network=network, source=source, taps=taps, classes=["disc", "square", "cross"],
+        ...          pixels=X.transpose(0, 3, 1, 2))
+        >>> load(where).classes
+        ('disc', 'square', 'cross')
+    """
+    folder = Path(folder)
+    _check_saving(folder, network, classes, pixels, replace=replace)
+    shown = np.ascontiguousarray(pixels[:MOST_EXAMPLES])
+    expected = probabilities(network, shown)
+    about = {"recipe": dict(recipe or {}), "metrics": dict(metrics or {})}
+    with _renamed_when_whole(folder) as new:
+        save_file(_tensors(network), new / WEIGHTS, metadata={"format": "pt"})
+        save_file(
+            {"pixels": torch.from_numpy(shown), "probabilities": torch.from_numpy(expected)}, new / SELFTEST
+        )
+        config = {
+            "format": FORMAT,
+            "version": VERSION,
+            "source": _source_dict(source),
+            "input": source.input.to_dict(),
+            "taps": [asdict(tap) for tap in taps],
+            "classes": list(classes),
+            **about,
+            "digest": digest_file(new / WEIGHTS),
+        }
+        (new / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (new / LABELS).write_text("".join(f"{_one_line(name)}\n" for name in classes), encoding="utf-8")
+        card = model_card(config, evidence=dict(evidence or {}), dataset=dataset)
+        (new / CARD).write_text(card, encoding="utf-8")
+    return folder
+
+
+def probabilities(network: nn.Module, pixels: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Class probabilities of prepared pictures.
+
+    Args:
+        network: from pixels 0..255 to class scores, in eval mode.
+        pixels: uint8 (n, C, H, W).
+        batch_size: pictures per pass.
+
+    Returns:
+        float32 (n, K); rows sum to one.
+    """
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        parts = [
+            network(torch.from_numpy(pixels[i : i + batch_size]).to(device)).softmax(1).float().cpu()
+            for i in range(0, len(pixels), batch_size)
+        ]
+    return torch.cat(parts).numpy()
+
+
+def read_bundle(folder: str | Path) -> Bundle:
+    """Read and check a bundle's config.json.
+
+    Raises:
+        BundleError: there is none, it is of another format or a newer version, or something is missing in it.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise BundleError(
+            f"{folder} is no saved model: it has no {CONFIG}. `regraft fit` writes one into its run folder: "
+            f"load('RUN_DIR/model')"
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(
+            f"{folder / CONFIG} is not JSON ({error}). Save the model again: save(folder, ...)"
+        ) from error
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != FORMAT:
+        raise BundleError(
+            f"{folder} is no regraft model (format {found!r}, expected {FORMAT!r}). "
+            f"A pretrained network is opened as a source: load_source({str(folder)!r})"
+        )
+    if config.get("version") != VERSION:
+        raise BundleError(
+            f"{folder} has version {config.get('version')!r} of the format; this regraft reads version "
+            f"{VERSION}. "
+            "Install the one that wrote it: pip install --upgrade regraft"
+        )
+    return _checked(folder, config)
+
+
+def _checked(folder: Path, config: dict[str, Any]) -> Bundle:
+    try:
+        return Bundle(
+            folder=folder,
+            source={**config["source"], "arch": str(config["source"]["arch"])},
+            input=InputSpec.from_dict(config["input"]),
+            taps=tuple(Tap(str(tap["cut"]), int(tap["grid"])) for tap in config["taps"]),
+            classes=tuple(str(name) for name in config["classes"]),
+            recipe=config["recipe"],
+            metrics=config["metrics"],
+            digest=config["digest"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{folder / CONFIG} is not complete ({type(error).__name__}: {error}). "
+            "Save the model again: save(folder, network=..., source=..., taps=..., classes=..., pixels=...)"
+        ) from error
+
+
+def rebuild(bundle: Bundle, *, trust_code: bool = False) -> Network:
+    """The network of a bundle: built and traced again, tensors loaded, self-test passed.
+
+    Args:
+        bundle: from `read_bundle`.
+        trust_code: call the architecture even if it may be something else than an architecture.
+
+    Raises:
+        BundleError: files are missing or damaged, tensors do not fit, or the self-test fails.
+        SourceError: the architecture is not installed here.
+    """
+    tensors = _load_tensors(bundle.folder / WEIGHTS, bundle.digest)
+    network = _empty_network(bundle, tensors, trust_code=trust_code)
+    _load_strictly(network, tensors, bundle.folder)
+    _self_test(network, bundle)
+    return network
+
+
+def _empty_network(bundle: Bundle, tensors: Mapping[str, torch.Tensor], *, trust_code: bool) -> Network:
+    arch, arguments = bundle.source["arch"], bundle.source.get("arch_args") or {}
+    if not trust_code:
+        check_harmless(arch, arguments, bundle.folder)
+    model, _ = build(arch, arguments)
+    source = make_source(str(bundle.source.get("uri", arch)), arch, arguments, model, bundle.input)
+    n_classes, n_features = _head_shape(bundle, tensors)
+    try:
+        traced = trace(model, torch.zeros(2, *bundle.input.size), name=source.uri)
+        return full_network(source, traced, bundle.taps, LinearHead.zeros(n_features, n_classes))
+    except CutError as error:
+        raise BundleError(
+            f"{bundle.folder} cannot be rebuilt from {arch} as it is installed here: {error} "
+            "Install the versions that its README.md names."
+        ) from error
+
+
+def _head_shape(bundle: Bundle, tensors: Mapping[str, torch.Tensor]) -> tuple[int, int]:
+    weight = tensors.get("head.weight")
+    if weight is None or weight.ndim != 2 or len(weight) != len(bundle.classes):
+        found = None if weight is None else tuple(weight.shape)
+        raise BundleError(
+            f"{bundle.folder}: head.weight has the shape {found}, expected one row for each of "
+            f"{len(bundle.classes)} classes. Save the model again: save(folder, ...)"
+        )
+    return weight.shape[0], weight.shape[1]
+
+
+def _load_tensors(path: Path, digest: str) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing. Copy the whole folder: cp -r RUN_DIR/model .")
+    if digest_file(path) != digest:
+        raise BundleError(
+            f"{path} is not the file that was saved: its SHA-256 differs from the one in {CONFIG}. "
+            "Copy the whole folder again: cp -r RUN_DIR/model ."
+        )
+    return _safetensors(path)
+
+
+def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path} cannot be read ({error}). Copy it again: cp -r RUN_DIR/model .") from error
+
+
+def _load_strictly(network: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    own = network.state_dict()
+    needed = set(_needed_names(network))
+    wrong = [f"{name} is missing" for name in sorted(needed - tensors.keys())]
+    wrong += [f"{name} is not part of the network" for name in sorted(tensors.keys() - own.keys())]
+    wrong += [
+        f"{name} is {tuple(tensor.shape)}, the network has {tuple(own[name].shape)}"
+        for name, tensor in sorted(tensors.items())
+        if name in own and tensor.shape != own[name].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise BundleError(
+            f"{folder / WEIGHTS} does not fit its architecture: {'; '.join(wrong[:5])}{more}. "
+            "Install the versions that its README.md names, or save the model again."
+        )
+    network.load_state_dict(dict(tensors), strict=False)
+
+
+def _self_test(network: nn.Module, bundle: Bundle) -> None:
+    stored = _safetensors(bundle.folder / SELFTEST)
+    if stored.keys() != {"pixels", "probabilities"} or not stored["pixels"].numel():
+        raise BundleError(
+            f"{bundle.folder / SELFTEST} has no examples. Save the model again: save(folder, ...)"
+        )
+    pixels, expected = stored["pixels"].numpy(), stored["probabilities"].numpy()
+    if pixels.shape[1:] != bundle.input.size or expected.shape != (len(pixels), len(bundle.classes)):
+        raise BundleError(
+            f"{bundle.folder / SELFTEST} holds pixels {pixels.shape} and probabilities {expected.shape}; "
+            "expected "
+            f"(n, {', '.join(map(str, bundle.input.size))}) and (n, {len(bundle.classes)}). Save the model "
+            "again."
+        )
+    worst = float(np.abs(probabilities(network, pixels) - expected).max())
+    if not worst <= TOLERANCE:  # also where it is not a number
+        raise BundleError(
+            f"{bundle.folder} fails its self-test: on its own examples, probabilities differ from the saved "
+            "ones by "
+            f"up to {worst:.2g} (allowed: {TOLERANCE:g}). The architecture or a library has changed since; "
+            "install the versions that its README.md names."
+        )
+
+
+def _needed_names(network: nn.Module) -> list[str]:
+    """Names of the tensors that the output depends on; a body may carry tensors of layers above its taps."""
+    body = getattr(network, "body", None)
+    if not isinstance(body, torch.fx.GraphModule):
+        return list(network.state_dict())
+    used = {f"body.{node.target}" for node in body.graph.nodes if node.op == "get_attr"}
+    modules = tuple(f"body.{node.target}." for node in body.graph.nodes if node.op == "call_module")
+    return [
+        name
+        for name in network.state_dict()
+        if not name.startswith("body.") or name in used or (modules and name.startswith(modules))
+    ]
+
+
+def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """On the CPU, each with its own memory: safetensors refuses tensors that share theirs."""
+    state = network.state_dict()
+    return {name: state[name].detach().cpu().clone().contiguous() for name in _needed_names(network)}
+
+
+def _source_dict(source: Source) -> dict[str, Any]:
+    return {
+        "uri": source.uri,
+        "arch": source.arch,
+        "arch_args": source.arch_args,
+        "digest": source.weights_digest,
+        "licence": source.licence,
+        "origin": source.origin,
+    }
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _check_saving(
+    folder: Path, network: nn.Module, classes: Sequence[str], pixels: np.ndarray, *, replace: bool
+) -> None:
+    if folder.exists() and not replace and (not folder.is_dir() or any(folder.iterdir())):
+        raise BundleError(
+            f"{folder} already holds something. Choose another: save({str(folder) + '-2'!r}, ...)"
+        )
+    if replace and folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+        raise BundleError(
+            f"{folder} is no saved model, so it is not replaced. Choose another folder: save(...)"
+        )
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) == 0:
+        raise BundleError(
+            f"pixels must be uint8 (n, C, H, W) with n at least 1, got {pixels.dtype} {pixels.shape}. "
+            "Pass prepared pictures: save(folder, pixels=load_pixels(dataset, Transform(source.input)), ...)"
+        )
+    rows = network.state_dict()["head.weight"].shape[0]
+    if rows != len(classes):
+        raise BundleError(
+            f"the head has {rows} outputs and there are {len(classes)} classes. "
+            "Pass the classes that it was trained on: save(folder, classes=dataset.classes, ...)"
+        )
+
+
+@contextmanager
+def _renamed_when_whole(folder: Path) -> Iterator[Path]:
+    """A new folder beside the final one, which takes its name once everything is in it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    new.chmod(0o755)
+    try:
+        yield new
+        if folder.exists():
+            old = new.with_name(f"{new.name}-old")
+            folder.rename(old)
+            new.rename(folder)
+            shutil.rmtree(old)
+        else:
+            new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

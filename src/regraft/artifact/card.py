@@ -1,0 +1,96 @@
+"""The model card: README.md with the head that the Hugging Face hub reads."""
+
+from __future__ import annotations
+
+import json
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from regraft.evidence.report import percent, points
+
+# Identifiers that the hub knows; any other licence is "other" with its own name beside it.
+_LICENCES = {
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
+    "cc-by-nc-4.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail", "unknown",
+}  # fmt: skip
+
+
+@cache
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("regraft.artifact"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {"yaml": _yaml, "percent": percent, "points": points, "line": _line}
+    return environment.get_template("README.md.j2")
+
+
+def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str) -> str:
+    """The card of a bundle.
+
+    Args:
+        config: the bundle's config.json.
+        evidence: the run's evidence.json, or nothing.
+        dataset: name of the data, or nothing.
+    """
+    source, metrics = config["source"], config["metrics"]
+    return _template().render(
+        config=config,
+        source=source,
+        licence=_licence(source["licence"]),
+        base_model=_hub_name(source["uri"]),
+        test=metrics.get("test"),
+        metrics=metrics,
+        evidence=evidence,
+        dataset=dataset,
+        versions=_versions(source["arch"]),
+    )
+
+
+def _yaml(text: str) -> str:
+    """A text as a YAML scalar; JSON strings are YAML."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _line(text: Any) -> str:
+    """A text that stays on its line and starts no markup."""
+    flat = " ".join(str(text).split())
+    for mark in "\\`*_<>[]|":
+        flat = flat.replace(mark, f"\\{mark}")
+    return flat
+
+
+def _licence(name: str) -> dict[str, str]:
+    known = name.strip().lower().replace(" ", "-")
+    if known in _LICENCES:
+        return {"license": known}
+    return {"license": "other", "license_name": name.strip()} if name.strip() else {"license": "unknown"}
+
+
+def _hub_name(uri: str) -> str:
+    """The source's name on the hub; empty for a file or a folder, which has none."""
+    scheme, _, name = uri.partition(":")
+    if scheme == "hf" and name.count("/") == 1:
+        return name
+    return f"{scheme}/{name}" if scheme in ("timm", "regraft") and "/" not in name else ""
+
+
+def _versions(arch: str) -> dict[str, str]:
+    """Of everything that the rebuilt network depends on."""
+    packages = ["regraft", "torch", "safetensors", "pillow"] + (["timm"] if arch.startswith("timm:") else [])
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed as a package"
