@@ -100,6 +100,60 @@ def test_random_twin_keeps_everything_but_the_weights(tmp_path: Path) -> None:
     assert twin.report is None and not twin.model.training
 
 
+def own_folder(folder: Path, **changes: Any) -> Path:
+    write_source(folder, tiny_source())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arch", "arch_args"),
+    [
+        ("python:os:system", {"command": "touch config-code-ran"}),
+        ("python:subprocess:call", {"args": ["touch", "config-code-ran"]}),
+        ("python:os:kill", {"pid": 0, "signal": 0}),
+        ("python:regraft.errors:closest", {"name": "a", "options": []}),
+    ],
+)
+def test_a_config_cannot_call_what_is_no_architecture(
+    arch: str, arch_args: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = own_folder(tmp_path / "net", arch=arch, arch_args=arch_args)
+    with pytest.raises(
+        SourceError, match=r"wants to call .*does not say that it returns a torch\.nn\.Module"
+    ):
+        load_source(str(folder))
+    assert not (tmp_path / "config-code-ran").exists()
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["from inside", "from beside"])
+def test_code_in_the_folder_is_not_imported(
+    inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "net"
+    monkeypatch.chdir(tmp_path)
+    module = "brought_along" if inside else "net.brought_along"
+    own_folder(folder, arch=f"python:{module}:small")
+    (folder / "brought_along.py").write_text("open('module-code-ran', 'w')\n")
+    monkeypatch.chdir(folder if inside else tmp_path)
+    with pytest.raises(SourceError, match="is code inside the folder itself"):
+        load_source(str(folder))
+    assert not list(tmp_path.rglob("module-code-ran"))
+
+
+def test_the_user_can_vouch_for_a_callable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "from regraft.testing import tiny_net\ndef unsaid(): return tiny_net()\n"
+    (tmp_path / "vouched_nets.py").write_text(text)
+    folder = own_folder(tmp_path / "net", arch="python:vouched_nets:unsaid")
+    with pytest.raises(SourceError, match=r"--arch python:vouched_nets:unsaid"):
+        load_source(str(folder))
+    source = load_source(str(folder), arch="vouched_nets:unsaid")
+    assert source.weights_digest == tiny_source().weights_digest
+
+
 def test_input_can_be_overridden() -> None:
     spec = InputSpec(size=(3, 64, 64))
     assert load_source("timm:resnet10t", random_weights=True, input=spec).input == spec
@@ -165,7 +219,7 @@ def test_an_unknown_source_says_what_was_meant(uri: str, message: str) -> None:
 
 def test_arch_is_for_bare_weights_only(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="Leave it out"):
-        load_source(str(timm_folder(tmp_path / "net")), arch="timm:resnet10t")
+        load_source(str(timm_folder(tmp_path / "net")), arch="timm:resnet18")
 
 
 def test_without_weights_the_embedded_source_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

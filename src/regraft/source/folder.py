@@ -17,12 +17,13 @@ from typing import Any
 import safetensors.torch
 
 from regraft.errors import SourceError
-from regraft.source.arch import build
+from regraft.source.arch import build, canonical_arch
 from regraft.source.checkpoint import fill
 from regraft.source.files import SUFFIXES
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import input_of, label_names
+from regraft.source.trust import doubt
 from regraft.spec import InputSpec
 
 FORMAT = "regraft-source"
@@ -49,10 +50,11 @@ def open_folder(folder: Path, request: Request) -> Source:
     """A folder with `config.json` and weights as a source.
 
     Raises:
-        SourceError: no config, a layout that is not read, or weights that do not fit it.
+        SourceError: no config, a layout that is not read, weights that do not fit it, or an architecture that
+            is not trusted to be one.
     """
-    request.without_arch()
     card = read_card(folder)
+    _check_arch(card.arch, folder, request)
     model, _ = build(card.arch, card.arch_args, seed=request.seed)
     report = None if request.random_weights else fill(model, _weights(folder))
     return make_source(
@@ -66,6 +68,20 @@ def open_folder(folder: Path, request: Request) -> Source:
         origin=card.origin,
         report=report,
     )
+
+
+def _check_arch(arch: str, folder: Path, request: Request) -> None:
+    """The user may repeat the config's architecture, which says that they trust it."""
+    if request.arch is not None and canonical_arch(request.arch) == canonical_arch(arch):
+        return
+    request.without_arch()
+    reason = doubt(arch, folder)
+    if reason:
+        raise SourceError(
+            f"{folder} wants to call {arch}, which {reason}. Weights are data and run no code of their own. "
+            "If you know this callable and trust it, name it yourself: "
+            f"load_source({request.uri!r}, arch={arch!r}), on the command line --arch {arch}"
+        )
 
 
 def write_source(folder: Path, source: Source) -> None:
