@@ -105,8 +105,10 @@ def _convert(ov: ModuleType, model: nn.Module, example: torch.Tensor) -> Any:
     warnings.filterwarnings("ignore", r".*torch\.jit\.trace.* is (deprecated|not supported)")
     with torch.no_grad():
         traced = torch.jit.trace(model, example, check_trace=False)
-        front_end = FrontEndManager().load_by_framework("pytorch")
-        converted = front_end.convert(front_end.load(TorchScriptPythonDecoder(traced)))
+        # The front end calls back into these two; it does not keep them alive itself.
+        decoder, manager = TorchScriptPythonDecoder(traced), FrontEndManager()
+        front_end = manager.load_by_framework("pytorch")
+        converted = front_end.convert(front_end.load(decoder))
     parameter = converted.get_parameters()[0]
     parameter.set_partial_shape(ov.PartialShape(list(example.shape)))
     parameter.set_element_type(ov.Type.u8)
