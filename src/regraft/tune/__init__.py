@@ -2,8 +2,8 @@
 
 In: a recipe, a source with its graph, a probe's head, and rows (activations from the cache, or pixels).
 Out: a plan that names every tensor exactly once, a network, a history.
-Laws: frozen tensors and buffers are byte-identical after every epoch; training on the cache and on the pictures
-gives the same history; a run that was killed and resumed ends like one that was not.
+Laws: frozen tensors and buffers are byte-identical after every epoch; training on the cache and on the
+pictures gives the same history; a run that was killed and resumed ends like one that was not.
 """
 
 from regraft.tune.history import History, HistoryRow

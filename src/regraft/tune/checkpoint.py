@@ -1,4 +1,4 @@
-"""Checkpoints: written beside the old one and renamed, so that a kill leaves the old or the new, never half."""
+"""Checkpoints: written beside the old one and renamed, so that a kill leaves one of them, never half."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def train(
             loop.run_epoch()
         return loop.finish()
     finally:
-        network.to("cpu", memory_format=torch.contiguous_format).eval()
+        network.cpu().to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
 
 
 class _Loop:
@@ -298,7 +298,7 @@ class _Loop:
     def assert_frozen(self) -> None:
         if self.digest_frozen() != self.frozen:
             raise RecipeError(
-                f"a frozen tensor changed in epoch {self.epoch}: something outside the optimizer writes to it. "
+                f"a frozen tensor changed in epoch {self.epoch}: something else than the optimizer wrote it. "
                 "If it is batch-norm statistics, train them: recipe.with_(batch_norm='train')."
             )
 

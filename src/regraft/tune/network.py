@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, fx, nn
 
 from regraft.cache import Pool, Tap, TapModel
 from regraft.cut import Traced, between, copy_graph, set_training
-from regraft.head import LinearHead
 from regraft.source import Source
 
 
@@ -35,6 +34,9 @@ class Network(nn.Module):
         dropout: whether `train()` turns the source's dropout on.
     """
 
+    mean: Tensor | None
+    std: Tensor | None
+
     def __init__(
         self,
         body: fx.GraphModule | None,
@@ -44,7 +46,7 @@ class Network(nn.Module):
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        batch_norm: str = "frozen",
+        batch_norm: Literal["frozen", "train"] = "frozen",
         dropout: bool = False,
     ) -> None:
         super().__init__()
@@ -66,7 +68,7 @@ class Network(nn.Module):
         """What the head reads, (B, D)."""
         if self.body is None:
             return batch
-        if self.mean is not None:
+        if self.mean is not None and self.std is not None:
             batch = (batch.float() / 255 - self.mean) / self.std
         activations = self.body(batch)
         pooled = [pool(activations[i]) for pool, i in zip(self.pools, self.which, strict=True)]
@@ -86,7 +88,8 @@ class Prefix(nn.Module):
 
     def __init__(self, taps: TapModel) -> None:
         super().__init__()
-        self.taps = taps.eval()
+        self.taps = taps
+        self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, C, H, W) in 0..255 to (B, ...)."""
@@ -100,7 +103,7 @@ def network_above(
     head: nn.Module,
     *,
     source: Source | None = None,
-    batch_norm: str = "frozen",
+    batch_norm: Literal["frozen", "train"] = "frozen",
     dropout: bool = False,
 ) -> Network:
     """The part of a network above a cut, with a head; its tensors are its own.

@@ -98,13 +98,12 @@ class Plan:
             f"{self.bytes / 1e6:.1f} MB cached"
         )
         table = Table(title=f"{self.recipe.name} · {self.source}", caption=caption)
-        for column in ("layers", "tensors", "parameters", "state", "rate", "decay", "batch norm"):
+        for column in ("layers", "parameters", "state", "rate", "decay", "batch norm"):
             justify = "left" if column in ("layers", "state", "batch norm") else "right"
             table.add_column(column, justify=justify, no_wrap=column == "layers")
         for row in self.rows:
             rate, decay = (f"{row.lr:.2g}", f"{row.weight_decay:g}") if row.lr else ("", "")
-            counts = (str(len(row.names)), f"{row.n_params:,}")
-            table.add_row(row.group, *counts, row.state, rate, decay, row.batch_norm)
+            table.add_row(row.group, f"{row.n_params:,}", row.state, rate, decay, row.batch_norm)
         return table
 
 
@@ -123,15 +122,17 @@ def epochs_and_updates(recipe: Recipe, n_train: int) -> tuple[int, int]:
 def trained_rows(
     group: str, parameters: Iterable[tuple[str, nn.Parameter]], recipe: Recipe, lr: float
 ) -> list[PlanRow]:
-    """Rows for parameters that train at one rate: matrices and filters with weight decay, the rest without."""
+    """Rows for parameters that train at one rate: matrices and filters with weight decay."""
     named = list(parameters)
     decayed = [(name, p) for name, p in named if p.ndim > 1]
     plain = [(name, p) for name, p in named if p.ndim <= 1]
     rows = []
-    for members, decay, kind in ((decayed, recipe.weight_decay, "weights"), (plain, 0.0, "norms")):
+    for members, decay, kind in ((decayed, recipe.weight_decay, "weights"), (plain, 0.0, "norms, biases")):
         if members:
             count = sum(p.numel() for _, p in members)
-            rows.append(PlanRow(f"{group} · {kind}", tuple(n for n, _ in members), count, "trained", lr, decay))
+            rows.append(
+                PlanRow(f"{group} · {kind}", tuple(n for n, _ in members), count, "trained", lr, decay)
+            )
     return rows
 
 

@@ -41,9 +41,11 @@ class Recipe:
         batch_size: examples per step.
         lr: rate of the topmost trained stage of the body.
         head_lr: rate of the head.
-        layer_decay: factor on the rate for each stage further down (Howard and Ruder, 2018, arXiv:1801.06146).
+        layer_decay: factor on the rate for each stage further down
+            (Howard and Ruder, 2018, arXiv:1801.06146).
         weight_decay: on matrices and filters only; norms and biases have none.
-        optimizer: "adamw" (Loshchilov and Hutter, 2019, arXiv:1711.05101) or "sgd" with Nesterov momentum 0.9.
+        optimizer: "adamw" (Loshchilov and Hutter, 2019, arXiv:1711.05101), or "sgd" with Nesterov
+            momentum 0.9.
         schedule: "cosine" to zero, "onecycle" (Smith and Topin, 2018, arXiv:1708.07120), or "constant".
         warmup: share of the steps in which the rate rises, in [0, 1).
         batch_norm: "frozen" keeps the stored statistics; "train" uses and updates the batch's.
@@ -92,7 +94,7 @@ class Recipe:
         if problems:
             raise RecipeError(
                 f"recipe {self.name!r} cannot be used: " + "; ".join(problems) + ". "
-                f"Change them, or start from a named one: RECIPES['finetune']."
+                "Change them, or start from a named one: RECIPES['finetune']."
             )
 
     def with_(self, **changes: Any) -> Recipe:

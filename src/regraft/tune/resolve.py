@@ -64,11 +64,22 @@ def resolve(
     taps = choose_taps(recipe, traced, probe)
     cut = choose_cut(recipe, traced, taps, n_train)
     epochs, updates = epochs_and_updates(recipe, n_train)
-    rows = (*_body_rows(recipe, source, traced, cut, taps), *_head_rows(recipe, traced, taps, n_classes, epochs))
+    body = _body_rows(recipe, source, traced, cut, taps)
+    head = _head_rows(recipe, traced, taps, n_classes, epochs)
     cached = 0 if cut == "output" else estimate_bytes(traced, [Tap(cut)], n_train)
     seconds = _step_seconds(recipe, source, traced, cut, taps, n_classes) * updates if updates else 0.0
     return Plan(
-        recipe, source.uri, cut, taps, rows, n_classes, n_train, epochs, updates, cached, round(seconds, 2)
+        recipe,
+        source.uri,
+        cut,
+        taps,
+        (*body, *head),
+        n_classes,
+        n_train,
+        epochs,
+        updates,
+        cached,
+        round(seconds, 2),
     )
 
 
@@ -89,7 +100,9 @@ def choose_taps(recipe: Recipe, traced: Traced, probe: ProbeResult | None) -> tu
 def _parse_tap(text: str, traced: Traced) -> Tap:
     name, at, grid = text.partition("@")
     if at and not grid.isdigit():
-        raise RecipeError(f"taps = {text!r}: the grid after @ must be a number. For example: taps = '{name}@4'.")
+        raise RecipeError(
+            f"taps = {text!r}: the grid after @ must be a number. For example: taps = '{name}@4'."
+        )
     cut = traced.cut(name)
     flat = len(cut.shape) == 1
     return Tap(cut.name, int(grid) if at else (0 if flat else 1))
@@ -129,14 +142,14 @@ def _legal(recipe: Recipe, traced: Traced, lowest: str) -> str:
     cut = traced.cut(recipe.cut)
     if cut.index > traced.cut(lowest).index:
         raise RecipeError(
-            f"recipe {recipe.name!r} trains above {cut.name!r}, but its head also reads {lowest!r}, which lies "
-            f"below. Cut there or lower: recipe.with_(cut={lowest!r})."
+            f"recipe {recipe.name!r} trains above {cut.name!r}, but its head also reads {lowest!r}, which "
+            f"lies below. Cut there or lower: recipe.with_(cut={lowest!r})."
         )
     return cut.name
 
 
 def starting_head(plan: Plan, traced: Traced, probe: ProbeResult | None) -> LinearHead:
-    """The head that training starts from: a copy of the probe's, or one that gives every class the same score.
+    """The head that training starts from: a copy of the probe's, or one that scores all classes alike.
 
     Raises:
         RecipeError: the plan wants the probe's head, but there is none for its taps.
@@ -146,8 +159,9 @@ def starting_head(plan: Plan, traced: Traced, probe: ProbeResult | None) -> Line
     if probe is None or tuple(probe.candidate.taps) != plan.taps:
         raise RecipeError(
             f"recipe {plan.recipe.name!r} starts from the head of a probe on "
-            f"{' + '.join(map(tap_name, plan.taps))}, but no such probe was given. Fit one with depth_profile(...) "
-            "and pass it: probe=profile.best; or start from zero: recipe.with_(head='fresh')."
+            f"{' + '.join(map(tap_name, plan.taps))}, but no such probe was given. Fit one with "
+            "depth_profile(...) and pass it: probe=profile.best. "
+            "Or start from zero: recipe.with_(head='fresh')."
         )
     return copy.deepcopy(probe.fitted.head)
 
@@ -186,7 +200,9 @@ def _body_rows(
     for (stage, state), tensors in sorted(members.items()):
         group = traced.stages[stage].name if stage < len(traced.stages) else "classifier"
         if state == "trained":
-            rows += _trained_stage(group, tensors, recipe, recipe.lr * recipe.layer_decay ** (top - stage), statistics)
+            rows += _trained_stage(
+                group, tensors, recipe, recipe.lr * recipe.layer_decay ** (top - stage), statistics
+            )
         else:
             rows.append(_still_row(group, tensors, state, statistics))
     return rows
