@@ -82,7 +82,8 @@ def test_an_architecture_that_does_not_say_its_input_is_asked_for_it(
 ) -> None:
     (tmp_path / "mute_nets.py").write_text(
         "from torch import nn\n"
-        "def mute(num_classes) -> nn.Module: return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
+        "def mute(num_classes) -> nn.Module:\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RunError, match="input=InputSpec"):
