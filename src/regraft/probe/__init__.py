@@ -4,10 +4,27 @@ In: pooled features of labelled examples, one array per tap. Out: fitted heads, 
 Law: every head agrees with a reference solver, and its held-out scores with fitting again without the row.
 """
 
+from regraft.probe.candidates import Candidate, candidates, derived, taps_wanted
+from regraft.probe.control import raw_pixels
 from regraft.probe.fitted import Fitted
 from regraft.probe.lda import lda
 from regraft.probe.logistic import logistic
+from regraft.probe.profile import DepthProfile, ProbeResult, depth_profile, refit, select
 from regraft.probe.ridge import ridge
-from regraft.probe.rows import RowSpace, row_space
 
-__all__ = ["Fitted", "RowSpace", "lda", "logistic", "ridge", "row_space"]
+__all__ = [
+    "Candidate",
+    "DepthProfile",
+    "Fitted",
+    "ProbeResult",
+    "candidates",
+    "depth_profile",
+    "derived",
+    "lda",
+    "logistic",
+    "raw_pixels",
+    "refit",
+    "ridge",
+    "select",
+    "taps_wanted",
+]

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from regraft.head import LinearHead
-from regraft.probe.rows import RowSpace
+from regraft.probe.rows import QuickSpace, RowSpace
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def accuracy(scores: np.ndarray, y: np.ndarray) -> float:
 def temperature(scores: np.ndarray, y: np.ndarray) -> float:
     """The factor on scores (N, K) that makes their softmax most likely; the ranking of classes stays.
 
-    Ridge scores are near -1 and 1, LDA scores can be in the hundreds: neither is a log-probability until scaled.
-    One number, fitted on held-out scores.
+    Ridge scores are near -1 and 1, LDA scores can be in the hundreds: neither is a log-probability until
+    scaled. One number, fitted on held-out scores.
 
     References:
         Guo, Pleiss, Sun, Weinberger (2017), "On calibration of modern neural networks", arXiv:1706.04599.
@@ -65,14 +65,14 @@ def temperature(scores: np.ndarray, y: np.ndarray) -> float:
 
 def assemble(
     name: str,
-    space: RowSpace,
+    space: RowSpace | QuickSpace,
     y: np.ndarray,
     weights: np.ndarray,
     bias: np.ndarray,
     held_out: np.ndarray,
     settings: dict[str, Any],
 ) -> Fitted:
-    """A `Fitted` from weights (r, K) on the row coordinates and held-out scores (N, K), calibrated on the latter."""
+    """A `Fitted` from weights (r, K) on the coordinates and held-out scores (N, K), calibrated on these."""
     factor = temperature(held_out, y)
     head = LinearHead.from_arrays(
         weight=space.lift(weights * factor).T,

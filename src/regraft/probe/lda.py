@@ -5,13 +5,13 @@ Every class is a Gaussian with its own mean m_k and the shared covariance
     A = (1 - s) W / N + s t I,      W = within-class scatter,  t = trace(W / N) / D,
 
 where s is Ledoit and Wolf's estimate of the shrinkage that loses least. Their formula only needs trace(W),
-|W|_F² and the sum of |x|⁴ over rows centred on their class: all three are the same in the row coordinates as in
-the D features, so D enters as a number and never as a matrix.
+|W|_F² and the sum of |x|⁴ over rows centred on their class: all three are the same in the row coordinates
+as in the D features, so D enters as a number and never as a matrix.
 
-Leaving row i out moves its class mean by -d/(n-1) and takes n/(n-1) d d' from W, with d = x_i - m_k. Up to one
-common factor A becomes A - a d d', a = (1-s)/N · n/(n-1), and Sherman and Morrison's formula gives its inverse:
-with v any vector, |v|² in the new metric is v'A⁻¹v + a (d'A⁻¹v)² / (1 - a d'A⁻¹d). The penalty s t N is held
-fixed, as lambda is in ridge regression; the result is then exact.
+Leaving row i out moves its class mean by -d/(n-1) and takes n/(n-1) d d' from W, with d = x_i - m_k. Up to
+one common factor A becomes A - a d d', a = (1-s)/N · n/(n-1), and Sherman and Morrison's formula gives its
+inverse: with v any vector, |v|² in the new metric is v'A⁻¹v + a (d'A⁻¹v)² / (1 - a d'A⁻¹d). The penalty
+s t N is held fixed, as lambda is in ridge regression; the result is then exact.
 
 References:
     Ledoit, Wolf (2004), "A well-conditioned estimator for large-dimensional covariance matrices",
@@ -26,10 +26,12 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from regraft.probe.fitted import Fitted, assemble
-from regraft.probe.rows import RowSpace, row_space
+from regraft.probe.rows import QuickSpace, RowSpace, quick_space, width
 
 
-def lda(X: np.ndarray | RowSpace, y: np.ndarray, n_classes: int, shrinkage: float | None = None) -> Fitted:
+def lda(
+    X: np.ndarray | RowSpace | QuickSpace, y: np.ndarray, n_classes: int, shrinkage: float | None = None
+) -> Fitted:
     """Shrinkage LDA, scored by leave-one-out.
 
     Args:
@@ -43,13 +45,14 @@ def lda(X: np.ndarray | RowSpace, y: np.ndarray, n_classes: int, shrinkage: floa
         >>> lda(X, np.array([0, 0, 1, 1]), 2).cv_accuracy
         1.0
     """
-    space = row_space(X)
+    space = quick_space(X)
+    n_features = width(space.blocks)
     counts = np.bincount(y, minlength=n_classes)
     means = _class_means(space.coords, y, counts)
     centred = space.coords - means[y]
-    s = ledoit_wolf(centred, space.n_features) if shrinkage is None else shrinkage
+    s = ledoit_wolf(centred, n_features) if shrinkage is None else shrinkage
     # White coordinates: the shared covariance is the identity there. Columns of B are rows of the data.
-    root = np.linalg.cholesky(_shrunk(centred, s, space.n_features))
+    root = np.linalg.cholesky(_shrunk(centred, s, n_features))
     white, white_means = (solve_triangular(root, part.T, lower=True) for part in (space.coords, means))
     prior = np.log(np.maximum(counts, 1) / len(y))
     weights = solve_triangular(root.T, white_means, lower=False)

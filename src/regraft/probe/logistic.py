@@ -1,9 +1,10 @@
 """Multinomial logistic regression with an L2 penalty, fitted by L-BFGS; C chosen by cross-validation.
 
-Minimises  sum of -log p(y_i) + |w|² / (2 C)  over w and an unpenalised intercept: scikit-learn's objective over C.
-In the row coordinates R = U S the Hessian is nearly diagonal, with about S_j² / K + 1/C in direction j. Dividing
-each direction by the square root of that makes the problem round, and L-BFGS ends in tens of steps where it takes
-hundreds on raw features. Folds and values of C share R; each fit starts at the last C's solution.
+Minimises  sum of -log p(y_i) + |w|² / (2 C)  over w and an unpenalised intercept: scikit-learn's objective
+over C. In the row coordinates R = U S the Hessian is nearly diagonal, with about S_j² / K + 1/C in direction
+j. Dividing each direction by the square root of that makes the problem round, and L-BFGS ends in tens of
+steps where it takes hundreds on raw features. Folds and values of C share R; each fit starts at the last
+C's solution.
 
 Shape letters: N examples, D features, r rank, K classes.
 """
@@ -17,7 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from regraft.probe.fitted import Fitted, assemble, log_loss
-from regraft.probe.rows import RowSpace, row_space
+from regraft.probe.rows import RowSpace, row_space, width
 
 # Divided by D, because the squared length of a standardised row is about D.
 RELATIVE_CS = tuple(float(value) for value in np.logspace(-1, 4, 6))
@@ -39,7 +40,8 @@ def logistic(
         X: (N, D), or their row space.
         y: (N,), integers below n_classes.
         n_classes: K.
-        Cs: inverse penalties for standardised features, as in scikit-learn; default: six values from 0.1/D to 10⁴/D.
+        Cs: inverse penalties for standardised features, as in scikit-learn; default: six from
+            0.1/D to 10⁴/D.
         n_folds: stratified folds, at most N.
         seed: which rows share a fold.
 
@@ -49,7 +51,7 @@ def logistic(
         1.0
     """
     space = row_space(X)
-    Cs = sorted([value / space.n_features for value in RELATIVE_CS] if Cs is None else Cs)
+    Cs = sorted([value / width(space.blocks) for value in RELATIVE_CS] if Cs is None else Cs)
     held_out = _cross_validate(space.coords, y, n_classes, Cs, folds(y, min(n_folds, len(y)), seed))
     best = min(range(len(Cs)), key=lambda i: log_loss(held_out[i], y))
     *_, (weights, bias) = _path(space.coords, y, n_classes, Cs[: best + 1])

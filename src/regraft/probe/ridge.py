@@ -5,8 +5,8 @@ With targets Y (N, K) in {-1, 1} and R = U S from `rows`, the fit with an unpena
     H(l) = 1 1'/N + U diag(S² / (S² + l)) U'        (columns of U are orthogonal to 1, because R is centred)
     leave-one-out score of row i = y_i - (y_i - (H y)_i) / (1 - H_ii)
 
-so a new lambda costs one (N, r) by (r, K) product and no new fit. Mean and scale of the features are those of
-all rows throughout: they do not look at labels.
+so a new lambda costs one (N, r) by (r, K) product and no new fit. Mean and scale of the features are those
+of all rows throughout: they do not look at labels.
 
 References:
     Rifkin, Lippert (2007), "Notes on regularized least squares", MIT-CSAIL-TR-2007-025.

@@ -1,14 +1,14 @@
-"""Features seen from their rows: N rows of D numbers span at most N - 1 directions, so that is where heads are fitted.
+"""Features seen from their rows: N rows span at most N - 1 directions, so that is where heads are fitted.
 
-Let Z (N, D) be the standardised features, Z = U S V' their thin singular value decomposition of rank r, and
-R = Z V = U S (N, r) the coordinates of the rows. V has orthonormal columns, and every loss used here depends on
-the weights w only through Z w plus a penalty on |w|². Any part of w outside the span of V changes nothing but
-the penalty, so the best w is V a for some a (r,), with Z w = R a and |w| = |a|: ridge, L2-regularised logistic
-regression and shrinkage LDA give the same predictions in R as in Z, exactly.
+Let Z (N, D) be the standardised features, Z = U S V' their thin singular value decomposition of rank r,
+and R = Z V = U S (N, r) the coordinates of the rows. V has orthonormal columns, and every loss used here
+depends on the weights w only through Z w plus a penalty on |w|². Any part of w outside the span of V
+changes nothing but the penalty, so the best w is V a for some a (r,), with Z w = R a and |w| = |a|: ridge,
+L2-regularised logistic regression and shrinkage LDA give the same predictions in R as in Z, exactly.
 
-R comes from one symmetric eigendecomposition of the smaller of Z Z' (N, N) and Z' Z (D, D). V is never formed,
-because V = Z' U / S gives w = Z' (U / S) a. Z Z' of features laid side by side is the sum of the parts', so
-joining stages costs one (N, N) addition.
+R comes from one symmetric eigendecomposition of the smaller of Z Z' (N, N) and Z' Z (D, D). V is never
+formed, because V = Z' U / S gives w = Z' (U / S) a. Z Z' of features laid side by side is the sum of the
+parts', so joining stages costs one (N, N) addition.
 
 Shape letters: N examples, D features, r rank, K classes.
 """
@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 # A standard deviation below this fraction of the feature's magnitude is rounding of float32, not a signal.
 _CONSTANT = 1e-5
 # Directions whose squared length is below this fraction of the longest are noise of the eigendecomposition.
 _RANK = 1e-10
 _COLUMNS = 4096  # columns turned to float64 at a time
+_KEPT = 1024  # rows; the (N, N) matrix of one block takes 8 MB then
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,16 @@ class Block:
     mean: np.ndarray
     scale: np.ndarray
 
-    @cached_property
+    @property
     def outer(self) -> np.ndarray:
-        """Z Z' (N, N) in float64; kept, because joined stages need it again."""
+        """Z Z' (N, N) in float64; kept while it is small, because joined stages need it again."""
+        return self._kept_outer if len(self.rows) <= _KEPT else self._make_outer()
+
+    @cached_property
+    def _kept_outer(self) -> np.ndarray:
+        return self._make_outer()
+
+    def _make_outer(self) -> np.ndarray:
         total = np.zeros((len(self.rows), len(self.rows)))
         for start in range(0, self.rows.shape[1], _COLUMNS):
             part = self.rows[:, start : start + _COLUMNS].astype(np.float64)
@@ -87,11 +96,6 @@ class RowSpace:
     left: np.ndarray
     singular: np.ndarray
 
-    @property
-    def n_features(self) -> int:
-        """D."""
-        return sum(block.rows.shape[1] for block in self.blocks)
-
     @cached_property
     def coords(self) -> np.ndarray:
         """R = U S (N, r)."""
@@ -99,8 +103,30 @@ class RowSpace:
 
     def lift(self, weights: np.ndarray) -> np.ndarray:
         """Weights (r, K) on the coordinates, as weights (D, K) on the standardised features."""
-        dual = (self.left / self.singular) @ weights
-        return np.concatenate([block.rows.T @ dual.astype(block.rows.dtype) for block in self.blocks])
+        return _spread(self.blocks, (self.left / self.singular) @ weights)
+
+
+@dataclass(frozen=True)
+class QuickSpace:
+    """Coordinates without a decomposition: any R with R R' = Z Z' serves a method that needs no eigenvalues.
+
+    R is Z itself where D < N, else the Cholesky factor of Z Z', at a tenth of the price of its eigenvectors.
+
+    Args:
+        blocks: standardised features, in the order of the head's columns.
+        coords: (N, r).
+        factored: whether `coords` is the Cholesky factor.
+    """
+
+    blocks: tuple[Block, ...]
+    coords: np.ndarray
+    factored: bool
+
+    def lift(self, weights: np.ndarray) -> np.ndarray:
+        """Weights (r, K) on the coordinates, as weights (D, K) on the standardised features."""
+        if not self.factored:
+            return weights
+        return _spread(self.blocks, solve_triangular(self.coords.T, weights, lower=False))
 
 
 def row_space(X: np.ndarray | RowSpace | Sequence[Block]) -> RowSpace:
@@ -114,18 +140,48 @@ def row_space(X: np.ndarray | RowSpace | Sequence[Block]) -> RowSpace:
     if isinstance(X, RowSpace):
         return X
     blocks = (standardise(X),) if isinstance(X, np.ndarray) else tuple(X)
-    n_features = sum(block.rows.shape[1] for block in blocks)
-    left, singular = (_dual if len(blocks[0].rows) <= n_features else _primal)(blocks)
+    n_rows = len(blocks[0].rows)
+    left, singular = (_dual if n_rows <= width(blocks) else _primal)(blocks)
     return RowSpace(blocks, left, singular)
 
 
+def quick_space(X: np.ndarray | RowSpace | QuickSpace | Sequence[Block]) -> RowSpace | QuickSpace:
+    """Like `row_space`, without eigenvalues; a row space that is there already stays."""
+    if isinstance(X, RowSpace | QuickSpace):
+        return X
+    blocks = (standardise(X),) if isinstance(X, np.ndarray) else tuple(X)
+    if len(blocks[0].rows) > width(blocks):
+        return QuickSpace(blocks, _side_by_side(blocks), factored=False)
+    outer = _outer(blocks)
+    # Z is centred, so Z Z' is singular; this little cannot be felt beside any penalty.
+    outer[np.diag_indices_from(outer)] += max(_RANK * np.trace(outer), 1e-12)
+    return QuickSpace(blocks, np.linalg.cholesky(outer), factored=True)
+
+
+def width(blocks: Sequence[Block]) -> int:
+    """D of blocks side by side."""
+    return sum(block.rows.shape[1] for block in blocks)
+
+
+def _spread(blocks: Sequence[Block], dual: np.ndarray) -> np.ndarray:
+    return np.concatenate([block.rows.T @ dual.astype(block.rows.dtype) for block in blocks])
+
+
+def _outer(blocks: Sequence[Block]) -> np.ndarray:
+    return np.sum([block.outer for block in blocks], axis=0)
+
+
+def _side_by_side(blocks: Sequence[Block]) -> np.ndarray:
+    return np.concatenate([block.rows for block in blocks], axis=1).astype(np.float64)
+
+
 def _dual(blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray]:
-    values, vectors = _eigen(sum((block.outer for block in blocks[1:]), blocks[0].outer))
+    values, vectors = _eigen(_outer(blocks))
     return vectors, np.sqrt(values)
 
 
 def _primal(blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.concatenate([block.rows for block in blocks], axis=1).astype(np.float64)
+    rows = _side_by_side(blocks)
     values, vectors = _eigen(rows.T @ rows)
     return rows @ (vectors / np.sqrt(values)), np.sqrt(values)
 

@@ -1,0 +1,116 @@
+"""Which features a head may be fitted on: stages on grids, and stages joined.
+
+Shape letters: N examples, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from regraft.cache import Tap
+from regraft.cache.pool import Pooled, pooled
+from regraft.cut import Cut, Traced
+
+FINEST = 4
+HEADS = ("lda", "ridge", "logistic")
+# Joined on 4x4 grids, stages have tens of thousands of features and won nothing in any measurement.
+_JOINED_GRIDS = (1, 2)
+
+Features = Callable[[Tap, str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head on the features of some taps, side by side in this order.
+
+    Args:
+        taps: where the features come from.
+        head: "lda", "ridge" or "logistic".
+    """
+
+    taps: tuple[Tap, ...]
+    head: str
+
+
+def taps_wanted(traced: Traced) -> tuple[Tap, ...]:
+    """What one frozen pass must hold for every candidate: each stage on its finest grid.
+
+    Stages without places (one vector per example) are kept as they are, with grid 0.
+    """
+    return tuple(_finest(cut) for cut in traced.stages)
+
+
+def derived(features: Features, traced: Traced) -> Features:
+    """Rows for any candidate's tap, from the rows of `taps_wanted`: coarser grids follow exactly from finer ones.
+
+    Args:
+        features: rows (N, D) of a wanted tap for a split.
+        traced: the network.
+    """
+    stages = {cut.name: cut for cut in traced.stages}
+
+    def rows(tap: Tap, split: str) -> np.ndarray:
+        cut = stages.get(tap.cut)
+        if cut is None or tap.grid == 0 or _finest(cut).grid == 0:
+            return features(tap, split)
+        return _plan(cut, FINEST).coarsen(features(_finest(cut), split), tap.grid)
+
+    return rows
+
+
+def candidates(traced: Traced) -> tuple[Candidate, ...]:
+    """Every candidate of a network, the one with the fewest features first.
+
+    Each stage on each grid it fits, neighbouring stages joined, and the last two, the last four, and all but
+    the earliest third joined; each with every head.
+    """
+    widths = {cut.name: cut for cut in traced.stages}
+    sets = sorted(_tap_sets(traced), key=lambda taps: sum(tap_width(widths[tap.cut], tap) for tap in taps))
+    return tuple(Candidate(taps, head) for taps in sets for head in HEADS)
+
+
+def tap_width(cut: Cut, tap: Tap) -> int:
+    """D of a tap's rows."""
+    return _plan(cut, tap.grid).width if tap.grid else int(np.prod(cut.shape))
+
+
+def _tap_sets(traced: Traced) -> list[tuple[Tap, ...]]:
+    singles = [(tap,) for cut in traced.stages for tap in _grids(cut)]
+    joined = [taps for grid in _JOINED_GRIDS for taps in _joins(_distinct(traced.stages), grid)]
+    return list(dict.fromkeys([*singles, *joined]))
+
+
+def _joins(stages: Sequence[Cut], grid: int) -> list[tuple[Tap, ...]]:
+    taps = [Tap(cut.name, min(grid, _sides(cut))) for cut in stages]
+    sets = [tuple(pair) for pair in zip(taps, taps[1:], strict=False)]
+    sets += [tuple(taps[-n:]) for n in (3, 4) if len(taps) > n]
+    sets.append(tuple(taps[len(taps) // 3 :]))
+    return [joined for joined in sets if len(joined) > 1]
+
+
+def _distinct(stages: Sequence[Cut]) -> list[Cut]:
+    """Without a last feature that is only the stage before it, pooled: joined, it would count twice."""
+    *before, last = stages
+    if before and len(last.shape) == 1 and _sides(before[-1]) and _plan(before[-1], 1).width == last.shape[0]:
+        return before
+    return list(stages)
+
+
+def _grids(cut: Cut) -> list[Tap]:
+    return [Tap(cut.name, grid) for grid in (1, 2, 4) if grid <= _sides(cut)] or [Tap(cut.name, 0)]
+
+
+def _sides(cut: Cut) -> int:
+    """Cells on a side of the finest grid that the activation fills; 0 without places."""
+    return _plan(cut, FINEST).grid if _finest(cut).grid else 0
+
+
+def _finest(cut: Cut) -> Tap:
+    return Tap(cut.name, 0 if len(cut.shape) == 1 else FINEST)
+
+
+def _plan(cut: Cut, grid: int) -> Pooled:
+    return pooled(cut.shape, cut.layout, grid)

@@ -1,0 +1,313 @@
+"""The depth profile: which stages, on which grid, under which head, hold what the new task needs.
+
+Three rounds, each only for what the last one left standing:
+
+1. LDA on every set of taps: one Cholesky factor each, and an exact leave-one-out.
+2. Ridge on the best sets and the last layer.
+3. Logistic regression, which needs cross-validation, on the very best and the last layer.
+
+Selection uses the validation split and the training split's own held-out scores together, each example
+counting once. Candidates whose accuracy is within one standard error of the best are not told apart by it;
+among those the least log-loss wins, which moves less than accuracy does when one example changes, and among
+equals the one with fewer features. The test split is not read.
+
+Shape letters: N examples, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from regraft.cache import Tap
+from regraft.cut import Traced
+from regraft.errors import DataError
+from regraft.probe.candidates import FINEST, Candidate, Features, candidates, derived, tap_width
+from regraft.probe.fitted import Fitted, accuracy, log_loss
+from regraft.probe.lda import lda
+from regraft.probe.logistic import logistic
+from regraft.probe.ridge import ridge
+from regraft.probe.rows import Block, quick_space, row_space, standardise
+
+# Largest N·D of one candidate (float32: 240 MB), and floating-point operations of the first round, about ten
+# seconds on two cores. Both fall on the widest candidates of large datasets first.
+MOST_NUMBERS = 60_000_000
+MOST_WORK = 4e11
+_RIDGES = 8
+_LOGISTICS = 2
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """One candidate, fitted on the training split and judged.
+
+    Args:
+        candidate: taps and head.
+        fitted: the head. Its weights are values only in `DepthProfile.best`; elsewhere they are on PyTorch's
+            "meta" device (sizes, no values), and `refit` brings them back.
+        val_accuracy: fraction right on the validation split; NaN where that is empty.
+        cv_accuracy: fraction right among training examples, each judged by a head that had not seen it.
+        se: binomial standard error of `score`.
+        seconds: what fitting took.
+        score: `val_accuracy` and `cv_accuracy` together, weighted by their numbers of examples.
+        log_loss: the same for mean negative log-likelihood, in nats.
+        n_features: D.
+    """
+
+    candidate: Candidate
+    fitted: Fitted
+    val_accuracy: float
+    cv_accuracy: float | None
+    se: float
+    seconds: float
+    score: float = float("nan")
+    log_loss: float = float("nan")
+    n_features: int = 0
+
+
+@dataclass(frozen=True)
+class DepthProfile:
+    """What each depth of a network holds for a task.
+
+    Args:
+        results: of every candidate tried, in the order of the flow, joined stages after single ones.
+        best: the one to deliver.
+        stages: names of the network's stages, in order.
+        notes: what was left out and why, one sentence each.
+    """
+
+    results: tuple[ProbeResult, ...]
+    best: ProbeResult
+    stages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def per_stage(self) -> tuple[ProbeResult, ...]:
+        """The best result of each single stage, in depth order; stages that were left out are missing."""
+        single = {name: [] for name in self.stages}
+        for result in self.results:
+            if len(result.candidate.taps) == 1:
+                single[result.candidate.taps[0].cut].append(result)
+        return tuple(select(results) for results in single.values() if results)
+
+
+def depth_profile(
+    features: Features,
+    y_train: np.ndarray,
+    y_val: np.ndarray,
+    traced: Traced,
+    n_classes: int,
+    *,
+    seed: int = 0,
+    time_limit: float | None = None,
+) -> DepthProfile:
+    """Fits heads on every stage and on joined stages, and picks the best on training and validation data.
+
+    Args:
+        features: rows (N, D) of a tap of `taps_wanted` for "train" or "val", in the order of the labels.
+        y_train: (N,), integers below n_classes; at least two classes occur.
+        y_val: (M,); may be empty, then the training split's held-out scores decide alone.
+        traced: the network.
+        n_classes: K.
+        seed: which rows share a fold in cross-validation.
+        time_limit: seconds after which no further candidate is begun; the last layer is always tried.
+
+    Raises:
+        DataError: fewer than two classes, or a class without training examples.
+    """
+    _check(y_train, n_classes)
+    deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
+    bench = _Bench(derived(features, traced), y_train, y_val, n_classes, seed)
+    sets, notes = affordable(traced, len(y_train))
+    last = sets[0]
+    done: dict[Candidate, ProbeResult] = {}
+    for head, most in (("lda", len(sets)), ("ridge", _RIDGES), ("logistic", _LOGISTICS)):
+        for taps in _standing(sets, done.values(), most):
+            if done and time.monotonic() > deadline:
+                break
+            done[Candidate(taps, head)] = _without_values(bench.judge(Candidate(taps, head)))
+    if time.monotonic() > deadline:
+        notes = (*notes, f"Stopped after {time_limit:g} seconds with {len(done)} candidates tried.")
+    return _conclude(tuple(done.values()), last, bench, traced, notes)
+
+
+def affordable(traced: Traced, n_rows: int) -> tuple[list[tuple[Tap, ...]], tuple[str, ...]]:
+    """The sets of taps that fit the limits on memory and work: the last layer, then the narrowest first.
+
+    Returns:
+        The sets, and a note for people if some were left out.
+    """
+    cuts = {cut.name: cut for cut in traced.stages}
+    widths = {c.taps: sum(tap_width(cuts[tap.cut], tap) for tap in c.taps) for c in candidates(traced)}
+    last = next(taps for taps in widths if taps[-1].cut == traced.stages[-1].name and len(taps) == 1)
+    kept, work = [last], 0.0
+    for taps in (taps for taps in widths if taps != last):
+        work += _work(n_rows, widths[taps])
+        if n_rows * widths[taps] <= MOST_NUMBERS and work <= MOST_WORK:
+            kept.append(taps)
+    left = [taps for taps in widths if taps not in kept]
+    if not left:
+        return kept, ()
+    least = min(widths[taps] for taps in left)
+    return kept, (
+        f"{len(left)} of {len(widths)} sets of features were not tried: {n_rows} examples of {least} or more "
+        f"features would not fit {MOST_NUMBERS * 4 // 10**6} MB or take too long.",
+    )
+
+
+def select(results: Iterable[ProbeResult]) -> ProbeResult:
+    """The result to prefer: within a standard error of the best score, the least log-loss, then the fewest D."""
+    results = list(results)
+    top = max(results, key=lambda r: r.score)
+    near = [r for r in results if r.score >= top.score - top.se]
+    return min(near, key=lambda r: (round(r.log_loss, 4), r.n_features))
+
+
+def refit(candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, *, seed: int = 0) -> Fitted:
+    """A candidate's head fitted on other rows, for example training and validation together.
+
+    The settings are chosen again, by leave-one-out (ridge), cross-validation (logistic) or Ledoit and Wolf's
+    formula (LDA): the best penalty depends on the number of rows.
+
+    Args:
+        candidate: which head.
+        X: (N, D), the rows of its taps side by side.
+        y: (N,).
+        n_classes: K.
+        seed: which rows share a fold.
+    """
+    return _fit(candidate.head, X, y, n_classes, seed)
+
+
+class _Bench:
+    """Standardised features at hand, and candidates judged on them."""
+
+    def __init__(
+        self, features: Features, y_train: np.ndarray, y_val: np.ndarray, n_classes: int, seed: int
+    ) -> None:
+        self._features = features
+        self._y = {"train": y_train, "val": y_val}
+        self._n_classes = n_classes
+        self._seed = seed
+        self._kept: dict[Tap, tuple[Block, np.ndarray]] = {}
+        self._room = MOST_NUMBERS // 2
+
+    def judge(self, candidate: Candidate) -> ProbeResult:
+        """Fit a candidate and score it."""
+        started = time.perf_counter()
+        pairs = [self._block(tap) for tap in candidate.taps]
+        space = [block for block, _ in pairs]
+        fitted = _fit(candidate.head, space, self._y["train"], self._n_classes, self._seed)
+        val_scores = _scores(fitted, [rows for _, rows in pairs])
+        seconds = time.perf_counter() - started
+        return _result(candidate, fitted, val_scores, self._y["train"], self._y["val"], seconds)
+
+    def _block(self, tap: Tap) -> tuple[Block, np.ndarray]:
+        if tap in self._kept:
+            return self._kept[tap]
+        block = standardise(self._rows(tap, "train"))
+        pair = block, block.apply(self._rows(tap, "val"))
+        numbers = sum(rows.size for rows in (block.rows, pair[1]))
+        if tap.grid != FINEST and numbers <= self._room:  # the finest grids are in no join
+            self._room -= numbers
+            self._kept[tap] = pair
+        return pair
+
+    def _rows(self, tap: Tap, split: str) -> np.ndarray:
+        if split == "val" and len(self._y["val"]) == 0:
+            return np.empty((0, self._rows(tap, "train").shape[1]), dtype=np.float32)
+        return self._features(tap, split).reshape(len(self._y[split]), -1)
+
+
+def _fit(head: str, X: np.ndarray | Sequence[Block], y: np.ndarray, n_classes: int, seed: int) -> Fitted:
+    if head == "lda":
+        return lda(quick_space(X), y, n_classes)
+    if head == "ridge":
+        return ridge(row_space(X), y, n_classes)
+    return logistic(row_space(X), y, n_classes, seed=seed)
+
+
+def _scores(fitted: Fitted, blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Class scores of standardised rows, as the head would give them."""
+    weight = fitted.head.weight.detach().numpy()
+    edges = np.cumsum([rows.shape[1] for rows in blocks])[:-1]
+    parts = np.split(weight, edges, axis=1)
+    products = [rows @ part.T for rows, part in zip(blocks, parts, strict=True)]
+    return np.sum(products, axis=0) + fitted.head.bias.detach().numpy()
+
+
+def _result(
+    candidate: Candidate,
+    fitted: Fitted,
+    val_scores: np.ndarray,
+    y_train: np.ndarray,
+    y_val: np.ndarray,
+    seconds: float,
+) -> ProbeResult:
+    assert fitted.cv_scores is not None  # every head leaves rows out
+    scores, y = np.concatenate([fitted.cv_scores, val_scores]), np.concatenate([y_train, y_val])
+    right = accuracy(scores, y)
+    # One more right and one more wrong than seen: a perfect score on few examples still has an error.
+    smooth = (right * len(y) + 1) / (len(y) + 2)
+    return ProbeResult(
+        candidate,
+        fitted,
+        accuracy(val_scores, y_val) if len(y_val) else float("nan"),
+        fitted.cv_accuracy,
+        float(np.sqrt(smooth * (1 - smooth) / len(y))),
+        seconds,
+        right,
+        log_loss(scores, y),
+        fitted.head.weight.shape[1],
+    )
+
+
+def _standing(
+    sets: Sequence[tuple[Tap, ...]], results: Iterable[ProbeResult], most: int
+) -> list[tuple[Tap, ...]]:
+    """The sets that go into the next round: the last layer, and those of the best results so far."""
+    results = list(results)
+    if not results:
+        return list(sets)
+    ranked = sorted(results, key=lambda r: (-r.score, r.log_loss))
+    return list(dict.fromkeys([sets[0], *(r.candidate.taps for r in ranked)]))[: most + 1]
+
+
+def _without_values(result: ProbeResult) -> ProbeResult:
+    """Without the head's numbers: a hundred heads of ten thousand features and more would fill the memory."""
+    light = replace(result.fitted, head=copy.deepcopy(result.fitted.head).to("meta"), cv_scores=None)
+    return replace(result, fitted=light)
+
+
+def _conclude(
+    results: tuple[ProbeResult, ...],
+    last: tuple[Tap, ...],
+    bench: _Bench,
+    traced: Traced,
+    notes: tuple[str, ...],
+) -> DepthProfile:
+    names = tuple(cut.name for cut in traced.stages)
+    best = bench.judge(select(results).candidate)
+    depth = {name: i for i, name in enumerate(names)}
+    ordered = sorted(
+        results, key=lambda r: (len(r.candidate.taps) > 1, [depth[t.cut] for t in r.candidate.taps])
+    )
+    full = tuple(best if r.candidate == best.candidate else r for r in ordered)
+    return DepthProfile(full, best, names, notes)
+
+
+def _work(n_rows: int, width: int) -> float:
+    small = min(n_rows, width)
+    return 2.0 * n_rows * width * small + small**3
+
+
+def _check(y: np.ndarray, n_classes: int) -> None:
+    counts = np.bincount(y, minlength=n_classes)
+    if n_classes < 2 or (counts == 0).any():
+        raise DataError(
+            f"a probe needs at least two classes with training examples each; counts are {counts.tolist()}. "
+            "Leave out the classes without examples and number the others from 0: np.unique(labels, return_inverse=True)."
+        )
