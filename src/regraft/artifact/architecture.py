@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch import nn
 
 from regraft.errors import BundleError
 from regraft.source.arch import find_callable, split_arch
+
+SUFFIXES = tuple(all_suffixes())
 
 
 def check_harmless(arch: str, arguments: Mapping[str, Any], folder: Path) -> None:
@@ -35,7 +38,7 @@ def check_harmless(arch: str, arguments: Mapping[str, Any], folder: Path) -> Non
         BundleError: it may be something else.
     """
     kind, name = split_arch(arch)
-    if kind != "python" or name.startswith("regraft."):
+    if kind != "python":
         return
     if _lies_in(folder, name.partition(":")[0]):
         raise _refusal(folder, name, "is code inside the model's own folder")
@@ -53,10 +56,13 @@ def _refusal(folder: Path, name: str, why: str) -> BundleError:
 
 
 def _lies_in(folder: Path, module: str) -> bool:
-    """Whether a module of this name, looked up from the current directory, would come out of the folder."""
-    place = (Path.cwd() / Path(*module.split("."))).resolve()
-    inside = folder.resolve()
-    return inside in (place, *place.parents) or inside == Path.cwd().resolve()
+    """Whether importing this module, looked up from the current directory, would run a file of the folder."""
+    parts = module.split(".")
+    places = [Path.cwd().joinpath(*parts[:i]) for i in range(1, len(parts) + 1)]
+    files = [
+        f"{place}{ending}{suffix}" for place in places for ending in ("", "/__init__") for suffix in SUFFIXES
+    ]
+    return any(folder.resolve() in Path(file).resolve().parents for file in files if Path(file).is_file())
 
 
 def _is_architecture(found: Callable[..., Any]) -> bool:

@@ -159,6 +159,8 @@ def save(
         (new / LABELS).write_text("".join(f"{_one_line(name)}\n" for name in classes), encoding="utf-8")
         card = model_card(config, evidence=dict(evidence or {}), dataset=dataset)
         (new / CARD).write_text(card, encoding="utf-8")
+        for file in (WEIGHTS, SELFTEST):  # which safetensors writes for the owner's eyes only
+            (new / file).chmod(0o644)
     return folder
 
 

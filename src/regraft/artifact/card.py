@@ -6,15 +6,17 @@ import json
 import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from regraft.evidence.report import percent, points
 
 # Identifiers that the hub knows; any other licence is "other" with its own name beside it.
-_LICENCES = {
-    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
-    "cc-by-nc-4.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail", "unknown",
-}  # fmt: skip
+_LICENCES = (
+    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail"),
+    *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "unknown"),
+)
+_SCHEMES = ("hf", "timm", "torchvision", "regraft")
 
 
 @cache
@@ -29,7 +31,13 @@ def _template() -> Any:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters |= {"yaml": _yaml, "percent": percent, "points": points, "line": _line}
+    environment.filters |= {
+        "yaml": _yaml,
+        "percent": percent,
+        "points": points,
+        "line": _line,
+        "number": _number,
+    }
     return environment.get_template("README.md.j2")
 
 
@@ -45,6 +53,7 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
     return _template().render(
         config=config,
         source=source,
+        origin_name=_shown(source["uri"]),
         licence=_licence(source["licence"]),
         base_model=_hub_name(source["uri"]),
         test=metrics.get("test"),
@@ -68,11 +77,21 @@ def _line(text: Any) -> str:
     return flat
 
 
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
 def _licence(name: str) -> dict[str, str]:
     known = name.strip().lower().replace(" ", "-")
     if known in _LICENCES:
         return {"license": known}
     return {"license": "other", "license_name": name.strip()} if name.strip() else {"license": "unknown"}
+
+
+def _shown(uri: str) -> str:
+    """A URI as it is; of a path only the last part: a card travels, and folders at home are private."""
+    looks_like_path = "/" in uri and "://" not in uri and uri.partition(":")[0] not in _SCHEMES
+    return Path(uri).name if looks_like_path else uri
 
 
 def _hub_name(uri: str) -> str:

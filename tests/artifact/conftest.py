@@ -1,0 +1,76 @@
+"""A delivered model small enough for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from regraft.artifact import save
+from regraft.cache import Tap
+from regraft.cut import trace
+from regraft.head import LinearHead
+from regraft.source import Source
+from regraft.testing import tiny_images, tiny_source
+from regraft.tune import Network, feature_width, full_network
+
+CLASSES = ("disc", "square", "cross")
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What `save` takes."""
+
+    network: Network
+    source: Source
+    taps: tuple[Tap, ...]
+    pixels: np.ndarray
+
+    def save(self, folder: Path, **more: Any) -> Path:
+        return save(
+            folder,
+            **({"classes": CLASSES} | more),
+            network=self.network,
+            source=self.source,
+            taps=self.taps,
+            pixels=self.pixels,
+        )
+
+
+def _deliver(*taps: Tap) -> Delivered:
+    """A network with a random head on the given taps."""
+    source = tiny_source()
+    traced = trace(source.model, torch.zeros(2, *source.input.size))
+    head = LinearHead.zeros(feature_width(traced, taps), len(CLASSES))
+    torch.nn.init.normal_(head.weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    X, _ = tiny_images(4)
+    return Delivered(full_network(source, traced, taps, head), source, taps, X.transpose(0, 3, 1, 2))
+
+
+@pytest.fixture(scope="session")
+def deliver() -> Callable[..., Delivered]:
+    """Makes a delivered model whose head reads the given taps."""
+    return _deliver
+
+
+@pytest.fixture(scope="session")
+def delivered() -> Delivered:
+    return _deliver(Tap("block1", 2), Tap("block2", 2))
+
+
+@pytest.fixture(scope="session")
+def saved(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that no test may change."""
+    metrics = {"test": {"accuracy": 0.9, "n": 30, "ci95": [0.74, 0.97]}, "recipe": "probe", "cut": "output"}
+    evidence = {"verdict": "helps", "control": "from scratch", "difference": 0.1, "ci95": [0.02, 0.18]}
+    return delivered.save(
+        tmp_path_factory.mktemp("bundle") / "model",
+        metrics=metrics | {"n_train": 15, "seed": 0},
+        evidence=evidence,
+        dataset="shapes",
+    )

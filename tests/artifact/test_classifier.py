@@ -1,0 +1,117 @@
+"""Whatever holds a picture can be asked about; the answers do not depend on how it was handed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regraft.artifact import Classifier, load
+from regraft.data import Problem, read
+from regraft.errors import DataError
+from regraft.testing import tiny_images
+
+
+@pytest.fixture(scope="module")
+def model(saved: Path) -> Classifier:
+    return load(saved)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    return tiny_images(3, seed=5)[0]
+
+
+@pytest.fixture
+def folder(pictures: np.ndarray, tmp_path: Path) -> Path:
+    """photos/0.png to photos/8.png, the last three one level down."""
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "photos" / ("sub" if i > 5 else "") / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def test_every_way_of_asking_gives_the_same_answer(model: Classifier, pictures: np.ndarray, folder: Path):
+    expected = model.predict_proba(pictures)
+    images = [Image.fromarray(picture) for picture in pictures]
+    dataset = read((pictures, np.arange(9) % 3))
+    for inputs in (
+        folder,
+        str(folder),
+        sorted(folder.rglob("*.png")),
+        images,
+        list(pictures),
+        pictures / 255,
+        pictures.transpose(0, 3, 1, 2),
+        dataset,
+    ):
+        assert np.array_equal(model.predict_proba(inputs), expected)
+    assert np.array_equal(model.predict_proba(images[0]), expected[:1])
+
+
+def test_rows_are_probabilities(model: Classifier, pictures: np.ndarray):
+    rows = model.predict_proba(pictures)
+    assert rows.dtype == np.float32
+    assert rows.shape == (9, 3)
+    assert np.allclose(rows.sum(1), 1, atol=1e-6)
+
+
+def test_predictions_name_the_picture_and_the_best_class(
+    model: Classifier, pictures: np.ndarray, folder: Path
+):
+    rows = model.predict_proba(pictures)
+    answers = model.predict(folder)
+    assert [answer.name for answer in answers] == [str(path) for path in sorted(folder.rglob("*.png"))]
+    assert [answer.label for answer in answers] == [model.classes[k] for k in rows.argmax(1)]
+    assert answers[0].probability == max(answers[0].probabilities)
+    assert [a.name for a in model.predict([pictures[0], Image.fromarray(pictures[1])])] == [
+        "array#0",
+        "image#1",
+    ]
+
+
+def test_batches_do_not_matter(model: Classifier, pictures: np.ndarray):
+    assert np.allclose(model.predict_proba(pictures, batch_size=2), model.predict_proba(pictures), atol=1e-6)
+
+
+def test_odd_pictures_are_pictures(model: Classifier, pictures: np.ndarray, tmp_path: Path):
+    image = Image.fromarray(pictures[0])
+    for mode in ("CMYK", "P", "L", "RGBA", "I;16"):
+        shown = image.convert("L").convert("I;16") if mode == "I;16" else image.convert(mode)
+        assert model.predict_proba(shown).shape == (1, 3)
+    rotated = tmp_path / "rotated.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(rotated, exif=exif, quality=100)
+    with Image.open(rotated) as opened:
+        assert np.array_equal(model.predict_proba(opened), model.predict_proba(rotated))
+
+
+def test_bad_pictures_are_named_together(model: Classifier, pictures: np.ndarray, folder: Path):
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("not a picture")
+    files = [*sorted(folder.rglob("*.*")), folder / "absent.jpg"]
+    with pytest.raises(DataError) as error:
+        model.predict(files)
+    for part in ("3 of 12 pictures", "empty.jpg", "text.jpg", "absent.jpg", "on_bad=print"):
+        assert part in str(error.value)
+    bad: list[Problem] = []
+    answers = model.predict(files, on_bad=bad.append)
+    assert {Path(problem.name).name for problem in bad} == {"empty.jpg", "text.jpg", "absent.jpg"}
+    assert np.array_equal([answer.probabilities for answer in answers], model.predict_proba(pictures))
+
+
+def test_nothing_gives_nothing(model: Classifier):
+    assert model.predict([]) == []
+    assert model.predict_proba([]).shape == (0, 3)
+
+
+def test_what_holds_no_picture_is_refused(model: Classifier, tmp_path: Path):
+    with pytest.raises(DataError, match="has no pictures"):
+        model.predict(tmp_path)
+    with pytest.raises(DataError, match=r"cannot predict on a int \(number 0"):
+        model.predict([1])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="cannot predict on a NoneType"):
+        model.predict(None)  # type: ignore[arg-type]
