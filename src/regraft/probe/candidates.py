@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def taps_wanted(traced: Traced) -> tuple[Tap, ...]:
 
 
 def derived(features: Features, traced: Traced) -> Features:
-    """Rows for any candidate's tap, from the rows of `taps_wanted`: coarser grids follow exactly from finer ones.
+    """Rows for any candidate's tap, from the rows of `taps_wanted`: coarser grids follow exactly.
 
     Args:
         features: rows (N, D) of a wanted tap for a split.
@@ -85,7 +86,7 @@ def _tap_sets(traced: Traced) -> list[tuple[Tap, ...]]:
 
 def _joins(stages: Sequence[Cut], grid: int) -> list[tuple[Tap, ...]]:
     taps = [Tap(cut.name, min(grid, _sides(cut))) for cut in stages]
-    sets = [tuple(pair) for pair in zip(taps, taps[1:], strict=False)]
+    sets = [tuple(pair) for pair in pairwise(taps)]
     sets += [tuple(taps[-n:]) for n in (3, 4) if len(taps) > n]
     sets.append(tuple(taps[len(taps) // 3 :]))
     return [joined for joined in sets if len(joined) > 1]

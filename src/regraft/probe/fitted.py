@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
 from regraft.head import LinearHead
 from regraft.probe.rows import QuickSpace, RowSpace
@@ -39,7 +38,9 @@ class Fitted:
 
 def log_loss(scores: np.ndarray, y: np.ndarray) -> float:
     """Mean negative log-likelihood (nats) of labels (N,) under softmax(scores (N, K))."""
-    return float(np.mean(logsumexp(scores, axis=1) - scores[np.arange(len(y)), y]))
+    top = scores.max(axis=1)
+    total = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top
+    return float(np.mean(total - scores[np.arange(len(y)), y]))
 
 
 def accuracy(scores: np.ndarray, y: np.ndarray) -> float:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax
 
 from regraft.probe.fitted import Fitted, assemble, log_loss
 from regraft.probe.rows import RowSpace, row_space, width
@@ -96,7 +95,7 @@ def _fit(
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         v, b = flat[: -shape[1]].reshape(shape), flat[-shape[1] :]
-        log_p = log_softmax(design @ v + b * lift, axis=1)
+        log_p = _log_softmax(design @ v + b * lift)
         residual = np.exp(log_p)
         residual[own, y] -= 1
         penalised = stretch**2 / C * v
@@ -108,3 +107,8 @@ def _fit(
         loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-4 * np.sqrt(len(y))}
     )
     return found.x[: -shape[1]].reshape(shape) * stretch, found.x[-shape[1] :] * lift
+
+
+def _log_softmax(scores: np.ndarray) -> np.ndarray:
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -16,16 +16,18 @@ Shape letters: N examples, D features, K classes.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
 
 from regraft.cache import Tap
 from regraft.cut import Traced
 from regraft.errors import DataError
+from regraft.head import LinearHead
 from regraft.probe.candidates import FINEST, Candidate, Features, candidates, derived, tap_width
 from regraft.probe.fitted import Fitted, accuracy, log_loss
 from regraft.probe.lda import lda
@@ -37,8 +39,10 @@ from regraft.probe.rows import Block, quick_space, row_space, standardise
 # seconds on two cores. Both fall on the widest candidates of large datasets first.
 MOST_NUMBERS = 60_000_000
 MOST_WORK = 4e11
+# Sets of features that go into the second and third round, the last layer not counted.
 _RIDGES = 8
 _LOGISTICS = 2
+_SMALL = 500  # examples below which one thread is faster
 
 
 @dataclass(frozen=True)
@@ -122,16 +126,23 @@ def depth_profile(
     deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
     bench = _Bench(derived(features, traced), y_train, y_val, n_classes, seed)
     sets, notes = affordable(traced, len(y_train))
-    last = sets[0]
-    done: dict[Candidate, ProbeResult] = {}
-    for head, most in (("lda", len(sets)), ("ridge", _RIDGES), ("logistic", _LOGISTICS)):
-        for taps in _standing(sets, done.values(), most):
-            if done and time.monotonic() > deadline:
-                break
-            done[Candidate(taps, head)] = _without_values(bench.judge(Candidate(taps, head)))
+    # Threads that wait for each other cost more than small products gain: 20 times the time on busy cores.
+    with threadpool_limits(limits=1 if len(y_train) < _SMALL else None, user_api="blas"):
+        results = _rounds(bench, sets, deadline)
+        best = bench.judge(select(results).candidate)
     if time.monotonic() > deadline:
-        notes = (*notes, f"Stopped after {time_limit:g} seconds with {len(done)} candidates tried.")
-    return _conclude(tuple(done.values()), last, bench, traced, notes)
+        notes = (*notes, f"Stopped after {time_limit:g} seconds with {len(results)} candidates tried.")
+    return _in_depth_order(results, best, traced, notes)
+
+
+def _rounds(bench: _Bench, sets: Sequence[tuple[Tap, ...]], deadline: float) -> list[ProbeResult]:
+    results: list[ProbeResult] = []
+    for head, most in (("lda", len(sets)), ("ridge", _RIDGES), ("logistic", _LOGISTICS)):
+        for taps in _standing(sets, results, most):
+            if results and time.monotonic() > deadline:
+                return results
+            results.append(_without_values(bench.judge(Candidate(taps, head))))
+    return results
 
 
 def affordable(traced: Traced, n_rows: int) -> tuple[list[tuple[Tap, ...]], tuple[str, ...]]:
@@ -143,7 +154,8 @@ def affordable(traced: Traced, n_rows: int) -> tuple[list[tuple[Tap, ...]], tupl
     cuts = {cut.name: cut for cut in traced.stages}
     widths = {c.taps: sum(tap_width(cuts[tap.cut], tap) for tap in c.taps) for c in candidates(traced)}
     last = next(taps for taps in widths if taps[-1].cut == traced.stages[-1].name and len(taps) == 1)
-    kept, work = [last], 0.0
+    kept: list[tuple[Tap, ...]] = [last]
+    work = 0.0
     for taps in (taps for taps in widths if taps != last):
         work += _work(n_rows, widths[taps])
         if n_rows * widths[taps] <= MOST_NUMBERS and work <= MOST_WORK:
@@ -159,7 +171,11 @@ def affordable(traced: Traced, n_rows: int) -> tuple[list[tuple[Tap, ...]], tupl
 
 
 def select(results: Iterable[ProbeResult]) -> ProbeResult:
-    """The result to prefer: within a standard error of the best score, the least log-loss, then the fewest D."""
+    """Among results within a standard error of the best score, the least log-loss, then the narrowest.
+
+    Args:
+        results: one or more.
+    """
     results = list(results)
     top = max(results, key=lambda r: r.score)
     near = [r for r in results if r.score >= top.score - top.se]
@@ -266,10 +282,9 @@ def _result(
 
 
 def _standing(
-    sets: Sequence[tuple[Tap, ...]], results: Iterable[ProbeResult], most: int
+    sets: Sequence[tuple[Tap, ...]], results: Sequence[ProbeResult], most: int
 ) -> list[tuple[Tap, ...]]:
     """The sets that go into the next round: the last layer, and those of the best results so far."""
-    results = list(results)
     if not results:
         return list(sets)
     ranked = sorted(results, key=lambda r: (-r.score, r.log_loss))
@@ -278,25 +293,23 @@ def _standing(
 
 def _without_values(result: ProbeResult) -> ProbeResult:
     """Without the head's numbers: a hundred heads of ten thousand features and more would fill the memory."""
-    light = replace(result.fitted, head=copy.deepcopy(result.fitted.head).to("meta"), cv_scores=None)
-    return replace(result, fitted=light)
+    n_classes, n_features = result.fitted.head.weight.shape
+    with torch.device("meta"):
+        head = LinearHead(n_features, n_classes)
+    return replace(result, fitted=replace(result.fitted, head=head, cv_scores=None))
 
 
-def _conclude(
-    results: tuple[ProbeResult, ...],
-    last: tuple[Tap, ...],
-    bench: _Bench,
-    traced: Traced,
-    notes: tuple[str, ...],
+def _in_depth_order(
+    results: Sequence[ProbeResult], best: ProbeResult, traced: Traced, notes: tuple[str, ...]
 ) -> DepthProfile:
     names = tuple(cut.name for cut in traced.stages)
-    best = bench.judge(select(results).candidate)
-    depth = {name: i for i, name in enumerate(names)}
-    ordered = sorted(
-        results, key=lambda r: (len(r.candidate.taps) > 1, [depth[t.cut] for t in r.candidate.taps])
-    )
-    full = tuple(best if r.candidate == best.candidate else r for r in ordered)
-    return DepthProfile(full, best, names, notes)
+
+    def place(result: ProbeResult) -> tuple[bool, list[int], int]:
+        taps = result.candidate.taps
+        return len(taps) > 1, [names.index(tap.cut) for tap in taps], result.n_features
+
+    full = [best if result.candidate == best.candidate else result for result in results]
+    return DepthProfile(tuple(sorted(full, key=place)), best, names, notes)
 
 
 def _work(n_rows: int, width: int) -> float:
@@ -309,5 +322,5 @@ def _check(y: np.ndarray, n_classes: int) -> None:
     if n_classes < 2 or (counts == 0).any():
         raise DataError(
             f"a probe needs at least two classes with training examples each; counts are {counts.tolist()}. "
-            "Leave out the classes without examples and number the others from 0: np.unique(labels, return_inverse=True)."
+            "Leave out classes without examples and number the rest: np.unique(labels, return_inverse=True)."
         )
