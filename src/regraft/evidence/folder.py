@@ -49,11 +49,10 @@ class Run:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes: as the dataset orders them, else as the answers mention them."""
-        listed = self.data.get("classes")
-        if listed:
-            return tuple(listed)
-        return tuple(sorted({name for row in self.answers for name in (row.truth, row.predicted)}))
+        """Names of the classes: as the dataset orders them, then what else the answers mention."""
+        listed = self.data.get("classes", [])
+        mentioned = {name for row in self.answers for name in (row.truth, row.predicted)}
+        return (*listed, *sorted(mentioned - set(listed)))
 
 
 def read_run(path: Path) -> Run:
