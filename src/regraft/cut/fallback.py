@@ -66,7 +66,7 @@ def layered(model: nn.Module, inputs: Inputs, name: str, reason: str) -> tuple[f
 
 @torch.no_grad()
 def _checked(model: nn.Module, example: torch.Tensor) -> tuple[fx.GraphModule, list[fx.Node]]:
-    copy = with_own_modes(model)
+    copy = _out_of_place(with_own_modes(model))
     saved = frozenset(model.state_dict())
     graph = with_attributes(copy, _LayerTracer().trace(copy), saved)
     batches = [example, torch.cat([_noise(example), example[:1]])]
@@ -78,6 +78,13 @@ def _checked(model: nn.Module, example: torch.Tensor) -> tuple[fx.GraphModule, l
         raise ValueError("its layers in order do not give its output")
     real = [n for n in legal if all(_holds(graph, n, p, saved) for p in zip(batches, wanted, strict=True))]
     return graph, real
+
+
+def _out_of_place(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+    return model
 
 
 def _noise(example: torch.Tensor) -> torch.Tensor:

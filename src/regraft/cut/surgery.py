@@ -139,7 +139,7 @@ def _copied(
 def _declare_inputs(
     source: fx.Graph, graph: fx.Graph, copies: dict[fx.Node, fx.Node], begin: fx.Node, needed: set[fx.Node]
 ) -> None:
-    """From the input on, all the network's inputs in order; from a cut on, the activation and inputs needed."""
+    """From the input on, all the network's inputs; from a cut on, the activation and the inputs needed."""
     if begin is not primary_input(source):
         copies[begin] = graph.placeholder(begin.name)
     for node in source.nodes:

@@ -68,7 +68,7 @@ def _with_cuts(
         feature=cuts[feature + 1],
         fallback_reason=reason,
         model=name,
-        aliases=_aliases(legal, cuts),
+        aliases=_aliases([primary_input(graph.graph), *legal], cuts),
         saved=frozenset(model.state_dict()),
     )
 
@@ -130,11 +130,11 @@ def _attribute(graph: fx.GraphModule, target: str) -> object:
     return getattr(graph.get_submodule(owner), leaf)
 
 
-def _aliases(legal: list[fx.Node], cuts: tuple[Cut, ...]) -> dict[str, str]:
+def _aliases(nodes: list[fx.Node], cuts: tuple[Cut, ...]) -> dict[str, str]:
     """Every module whose output a cut is, and the node's own name, with the cut's name."""
     names = {cut.name for cut in cuts}
     aliases: dict[str, str] = {}
-    for node, cut in zip(legal, cuts[1:], strict=True):
+    for node, cut in zip(nodes, cuts, strict=True):
         for other in (node.name, *left_modules(node)):
             if other not in names:
                 aliases.setdefault(other, cut.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import fx, nn
 
@@ -48,11 +49,11 @@ def set_training(graph: fx.GraphModule, *, batch_norm: Literal["frozen", "train"
         graph.recompile()
 
 
-def _switch(node: fx.Node, flags: dict) -> bool:
+def _switch(node: fx.Node, flags: Mapping[Any, bool]) -> bool:
     packet = getattr(node.target, "overloadpacket", None)
-    if packet not in flags:
+    if packet is None or packet not in flags:
         return False
     position = {**_BATCH_NORM, **_DROPOUT}[packet]
-    before = node.args[position]
+    before = bool(node.args[position])
     node.update_arg(position, flags[packet])
-    return before != flags[packet]
+    return before is not flags[packet]
