@@ -6,5 +6,5 @@ from sybil.parsers.rest import DocTestParser
 
 pytest_collect_file = (
     Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["docs/*.md", "README.md"])
-    + Sybil(parsers=[DocTestParser()], patterns=["src/**/*.py"])
+    + Sybil(parsers=[DocTestParser()], patterns=["*.py"], path="src")
 ).pytest()

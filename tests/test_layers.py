@@ -10,10 +10,10 @@ import regraft
 SRC = Path(regraft.__file__).parent
 ORDER = [
     "errors", "spec", "digest", "registry", "run", "data", "source", "cut", "cache", "head", "probe",
-    "tune", "search", "evidence", "artifact", "pretrain", "engine", "transfer", "estimator", "cli", "testing",
+    "tune", "search", "evidence", "artifact", "pretrain", "engine", "job", "transfer", "estimator", "cli", "testing",
 ]  # fmt: skip
 # An optional package and the one file that may import it.
-ADAPTERS = {"timm": "source/timm_hub.py", "openvino": "cache/openvino.py", "ray": "engine/ray.py"}
+ADAPTERS = {"timm": "source/timm_hub.py", "openvino": "cache/openvino_cpu.py", "ray": "engine/ray.py"}
 
 
 def _imports(path: Path) -> list[tuple[int, str]]:

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -42,11 +43,14 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers; write for example 3,32,32", param, ctx)
 
 
+KINDS: dict[str, click.ParamType] = {"duration": Duration(), "numbers": Numbers()}
+
+
 def flags(intent: type) -> Callable[[Command], Command]:
     """Add one option for each field of a dataclass that has a `help` in its metadata.
 
     A `tuple[str, ...]` becomes an option that may be given several times, a `Literal` a choice, a bool a switch.
-    Metadata `flag` renames the option, `type` gives its click type.
+    Metadata `kind` names one of `KINDS`.
     """
     hints = get_type_hints(intent)
     options = [_option(field, hints[field.name]) for field in dataclasses.fields(intent) if "help" in field.metadata]
@@ -60,14 +64,14 @@ def flags(intent: type) -> Callable[[Command], Command]:
 
 
 def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Command]:
-    name = field.metadata.get("flag", "--" + field.name.replace("_", "-"))
+    name = "--" + field.name.replace("_", "-")
     default = None if field.default is dataclasses.MISSING else field.default
     help_text = field.metadata["help"]
     if hint is bool:
         return click.option(name, field.name, is_flag=True, default=bool(default), help=help_text)
-    repeated = get_origin(hint) is tuple and "type" not in field.metadata
+    repeated = get_origin(hint) is tuple and "kind" not in field.metadata
     shown = default not in (None, "", ())
-    kind = field.metadata.get("type") or _click_type(hint)
+    kind = KINDS[field.metadata["kind"]] if "kind" in field.metadata else _click_type(hint)
     return click.option(
         name, field.name, type=kind, default=default, multiple=repeated, show_default=shown, help=help_text
     )
@@ -80,4 +84,4 @@ def _click_type(hint: Any) -> Any:
         return click.Choice(get_args(hint))
     if get_origin(hint) is tuple:
         return get_args(hint)[0]
-    return hint
+    return click.Path(path_type=Path) if hint is Path else hint

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 
 class Terminal:
@@ -43,6 +44,14 @@ def terminal() -> Iterator[Terminal]:
 def print_result(value: Any) -> None:
     """The result of a command as JSON, the only thing on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(*columns: str, title: str | None = None, caption: str | None = None) -> Table:
+    """An empty table; a column whose name ends in ">" is aligned to the right."""
+    made = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for column in columns:
+        made.add_column(column.removesuffix(">"), justify="right" if column.endswith(">") else "left")
+    return made
 
 
 def table_console() -> Console:

@@ -1,0 +1,91 @@
+"""`regraft inspect`: what a source or a dataset is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from regraft.cli.flags import flags
+from regraft.cli.terminal import print_result, table_console
+from regraft.cut import describe as describe_cuts
+from regraft.data import Dataset, read
+from regraft.evidence.record import data_facts
+from regraft.job import Opening, open_source
+from regraft.search import traced_source
+from regraft.source import Source
+from regraft.source import describe as describe_source
+
+WEIGHT_FILES = (".pt", ".pth", ".th", ".bin", ".safetensors", ".pkl", ".ckpt")
+
+
+@click.command()
+@click.argument("uri_or_data")
+@flags(Opening)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
+def command(uri_or_data: str, as_json: bool, **chosen: Any) -> None:
+    """Show a source's layers, shapes, parameters and cuts, or a dataset's counts, sizes and problems."""
+    if is_source(uri_or_data):
+        _show_source(open_source(uri_or_data, Opening(**chosen)), as_json)
+    else:
+        _show_data(read(uri_or_data, skip_bad=True), as_json)
+
+
+def is_source(where: str) -> bool:
+    """Whether a word on the command line names a network: a URI scheme, a weight file, a folder with config.json."""
+    path = Path(where)
+    if path.exists():
+        return (path / "config.json").is_file() or path.suffix in WEIGHT_FILES
+    return (":" in where and not where.startswith("hub:")) or path.suffix in WEIGHT_FILES
+
+
+def _show_source(source: Source, as_json: bool) -> None:
+    traced = traced_source(source)
+    facts = {**describe_source(source), "cuts": describe_cuts(traced), "fallback": traced.fallback_reason}
+    if as_json:
+        print_result(facts)
+        return
+    console = table_console()
+    console.print(f"{source.uri}: {source.n_params:,} parameters, input {source.input.size}", soft_wrap=True)
+    for name in ("licence", "origin", "report", "fallback"):
+        if facts[name]:
+            console.print(f"{name}: {facts[name]}", soft_wrap=True, markup=False)
+    table = Table(title=f"{len(facts['cuts'])} cuts in {len(traced.stages)} stages", title_justify="left")
+    for column, justify in (
+        ("cut", "left"),
+        ("shape", "left"),
+        ("stage", "right"),
+        ("parameters below", "right"),
+    ):
+        table.add_column(column, justify=justify)
+    ends = {stage.name for stage in traced.stages}
+    for cut in facts["cuts"]:
+        style = "bold" if cut["name"] in ends else None
+        shape = " × ".join(map(str, cut["shape"]))
+        shown.add_row(cut["name"], shape, str(cut["stage"]), f"{cut['params_below']:,}", style=style)
+    console.print(shown)
+    console.print("Bold cuts end a stage: probes look there.")
+
+
+def _show_data(data: Dataset, as_json: bool) -> None:
+    sizes = data.sizes()
+    facts = {
+        **data_facts(data),
+        "sizes": {"width": sizes.width, "height": sizes.height, "modes": sizes.modes},
+    }
+    if as_json:
+        print_result(facts)
+        return
+    console = table_console()
+    splits = list(facts["counts"])
+    table = Table(title=f"{data.name}: {len(data)} examples of {len(data.classes)} classes", title_justify="left")
+    table.add_column("class")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in data.classes:
+        shown.add_row(name, *(str(facts["counts"][split].get(name, 0)) for split in splits))
+    console.print(shown)
+    console.print(f"width {sizes.width}, height {sizes.height} (min, median, max); modes {sizes.modes}")
+    for problem in data.problems:
+        console.print(f"problem: {problem}", soft_wrap=True, markup=False)

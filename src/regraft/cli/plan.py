@@ -1,0 +1,33 @@
+"""`regraft plan`: a fit without the training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from regraft.cli.flags import flags
+from regraft.cli.terminal import print_result, table_console, terminal
+from regraft.job import Job, examples, means, sources
+from regraft.search import look_at, plan_of
+
+
+@click.command()
+@click.argument("data")
+@flags(Job)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
+def command(data: str, as_json: bool, **chosen: Any) -> None:
+    """Print every parameter group that a fit on DATA would have, with its rate and state, and what it would cost.
+
+    The frozen pass and the probes are run, because they choose where the head reads; they stay in the cache.
+    """
+    job = Job(data=data, **chosen)
+    recipe = job.chosen_recipe
+    dataset, opened = examples(job), sources(job)
+    with terminal() as listener, means(job, listener) as work:
+        plans = [plan_of(look_at(dataset, source, work), recipe, len(dataset.classes)) for source in opened]
+    if as_json:
+        print_result([plan.to_dict() for plan in plans])
+        return
+    for plan in plans:
+        table_console().print(plan.table())

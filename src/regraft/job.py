@@ -1,0 +1,204 @@
+"""What a person asked for, and what it comes to: data read, sources opened, folders chosen."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from regraft.cache import default_root
+from regraft.data import Dataset, read
+from regraft.errors import RunError, SourceError
+from regraft.run import Listener
+from regraft.search import Means
+from regraft.source import Source, load_source
+from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from regraft.tune import RECIPES, Recipe
+
+EMBEDDED = "regraft:cifar10-resnet20"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a source that does not say everything itself is opened.
+
+    Args:
+        arch: the architecture that bare weights belong to.
+        input_size: (C, H, W) that the source expects.
+        mean: per channel, for pixels scaled to 0..1.
+        std: likewise.
+    """
+
+    arch: str | None = field(default=None, metadata={"help": "Architecture that bare weights belong to."})
+    input_size: tuple[float, ...] | None = field(
+        default=None,
+        metadata={"help": "C,H,W that the source expects, where it does not say.", "kind": "numbers"},
+    )
+    mean: tuple[float, ...] | None = field(
+        default=None, metadata={"help": "Mean per channel, for pixels scaled to 0..1.", "kind": "numbers"}
+    )
+    std: tuple[float, ...] | None = field(default=None, metadata={"help": "Likewise.", "kind": "numbers"})
+
+
+@dataclass(frozen=True)
+class Setting(Opening):
+    """What is looked at, and what the work is done with; the flags that several commands share.
+
+    Args:
+        data: a folder, a file, or "digits".
+        source: URIs of pretrained networks.
+        per_class: training examples of each class; None keeps all.
+        seed: of all that is drawn.
+        skip_bad: leave out unreadable pictures.
+        device: "auto", "cpu" or "cuda".
+        runtime: of frozen layers.
+        cache: folder of the feature cache; None is the user's.
+        no_cache: keep no features beyond this run.
+    """
+
+    data: str = ""
+    source: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": f"Pretrained network; may be given several times.  [default: {EMBEDDED}]"},
+    )
+    per_class: int | None = field(default=None, metadata={"help": "Keep this many training examples of each class."})
+    seed: int = field(default=0, metadata={"help": "Of all that is drawn."})
+    skip_bad: bool = field(default=False, metadata={"help": "Leave out pictures that cannot be read."})
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "Where PyTorch works."})
+    runtime: Literal["auto", "torch", "openvino"] = field(default="auto", metadata={"help": "What runs frozen layers."})
+    cache: Path | None = field(
+        default=None, metadata={"help": "Folder of the feature cache.  [default: the user's cache folder]"}
+    )
+    no_cache: bool = field(default=False, metadata={"help": "Keep no features beyond this run."})
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The URIs, or the embedded source where none is given."""
+        return self.source or (EMBEDDED,)
+
+
+@dataclass(frozen=True)
+class Job(Setting):
+    """What `fit` is to do.
+
+    Args:
+        recipe: "auto", a named recipe, or a .toml file.
+        cut: train above this cut, whatever the recipe says.
+        time_limit: seconds after which nothing new begins.
+        evidence: "quick" compares with controls within the time of the fit; "off" with trivial ones only.
+        out: the run folder; None makes a new one below runs/.
+        resume: continue an interrupted run.
+        engine: where work runs.
+    """
+
+    recipe: str = field(default="auto", metadata={"help": "auto, probe, finetune, naive, scratch, or a .toml file."})
+    cut: str | None = field(default=None, metadata={"help": "Train above this cut, whatever the recipe says."})
+    time_limit: float | None = field(
+        default=None,
+        metadata={"help": "Begin nothing new after this long: 90s, 10m, 2h.", "kind": "duration"},
+    )
+    evidence: Literal["quick", "off"] = field(
+        default="quick",
+        metadata={"help": "Controls to compare with: quick takes at most as long as the fit."},
+    )
+    out: Path | None = field(default=None, metadata={"help": "Run folder.  [default: a new one in runs/]"})
+    resume: bool = field(default=False, metadata={"help": "Continue an interrupted run."})
+    engine: Literal["local"] = field(default="local", metadata={"help": "Where work runs."})
+
+    @property
+    def chosen_recipe(self) -> Recipe | None:
+        """The recipe with its cut overruled where asked; None leaves the choice to validation.
+
+        Raises:
+            RecipeError: no such recipe, or no such file.
+        """
+        if self.recipe == "auto":
+            return RECIPES["finetune"].with_(cut=self.cut) if self.cut else None
+        recipe = Recipe.from_file(self.recipe) if self.recipe.endswith(".toml") else RECIPES[self.recipe]
+        return recipe.with_(cut=self.cut) if self.cut else recipe
+
+    def config(self) -> dict[str, Any]:
+        """What identifies the run, as plain values: all but where it is written and how it is watched."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "resume", "cache")}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} | {"source": list(self.sources)}
+
+
+def examples(setting: Setting) -> Dataset:
+    """The examples, with as many of each class for training as were asked for.
+
+    Raises:
+        DataError: they cannot be found, read, or used.
+    """
+    return read(setting.data, skip_bad=setting.skip_bad).per_class(setting.per_class, setting.seed)
+
+
+def sources(setting: Setting) -> list[Source]:
+    """Every source, opened.
+
+    Raises:
+        SourceError: one cannot be found, read, or matched to its architecture.
+    """
+    return [open_source(uri, setting) for uri in setting.sources]
+
+
+def open_source(uri: str, opening: Opening) -> Source:
+    """One source.
+
+    Raises:
+        SourceError: it cannot be found, read, or matched to its architecture.
+    """
+    return load_source(uri, arch=opening.arch, input=_input(opening))
+
+
+def _input(setting: Opening) -> InputSpec | None:
+    """The input that the flags describe; None leaves it to the source."""
+    if setting.input_size is None:
+        if setting.mean or setting.std:
+            raise SourceError("--mean and --std need the size too: --input-size 3,224,224")
+        return None
+    if len(setting.input_size) != 3:
+        raise SourceError(f"--input-size {setting.input_size} is not C,H,W. For example: --input-size 3,224,224")
+    size = tuple(int(length) for length in setting.input_size)
+    n = size[0]
+    mean, std = setting.mean or IMAGENET_MEAN[:n], setting.std or IMAGENET_STD[:n]
+    if len(mean) != n or len(std) != n:
+        raise SourceError(f"--mean and --std need one number for each of {n} channels, with commas between them.")
+    return InputSpec(size, mean, std)  # type: ignore[arg-type]
+
+
+def device(name: str) -> str:
+    """The device that PyTorch works on.
+
+    Raises:
+        RunError: CUDA was asked for and is not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RunError("--device cuda: PyTorch finds no CUDA device here. Use --device cpu.")
+    return name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def means(setting: Setting, listener: Listener) -> Iterator[Means]:
+    """What the work is done with; a cache that is not to be kept is gone afterwards."""
+    chosen = device(setting.device)
+    if setting.no_cache:
+        with tempfile.TemporaryDirectory(prefix="regraft-") as root:
+            yield Means(Path(root), setting.runtime, chosen, setting.seed, setting.skip_bad, listener)
+    else:
+        root = setting.cache or default_root()
+        yield Means(root, setting.runtime, chosen, setting.seed, setting.skip_bad, listener)
+
+
+def run_path(job: Job, data: Dataset) -> Path:
+    """The run folder that was asked for, or the first free one in runs/."""
+    if job.out is not None:
+        return job.out
+    if job.resume:
+        raise RunError("--resume needs the folder of the run that it continues: --out runs/NAME --resume")
+    numbers = range(1, 10_000)
+    return next(path for n in numbers if not (path := Path("runs") / f"{data.name}-{n}").exists())

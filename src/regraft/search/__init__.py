@@ -1,0 +1,28 @@
+"""Choosing: candidates are tried, cheapest evidence first, and the best on validation is delivered.
+
+In: a dataset, a source, a recipe. Out: a `Decision`, the trial that was chosen with the reasons in words.
+Laws: nothing here reads the test split; what is delivered is never worse than the probe on validation.
+"""
+
+from regraft.search.decide import Clock, Decision, decide, describe_probe, plan_of
+from regraft.search.features import Features, Means
+from regraft.search.prospect import Prospect, look_at, randomised, traced_source
+from regraft.search.trial import Trial, again, probe_trial, train_trial
+
+__all__ = [
+    "Clock",
+    "Decision",
+    "Features",
+    "Means",
+    "Prospect",
+    "Trial",
+    "again",
+    "decide",
+    "describe_probe",
+    "look_at",
+    "plan_of",
+    "probe_trial",
+    "randomised",
+    "traced_source",
+    "train_trial",
+]

@@ -1,0 +1,136 @@
+"""A dataset seen through one frozen network, with the cache between them.
+
+Shape letters: N examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from regraft.cache import FeatureCache, PassReport, Tap, default_root, frozen_pass
+from regraft.cut import Traced
+from regraft.data import Dataset, Problem
+from regraft.probe import derived
+from regraft.run import Listener, Silent
+from regraft.source import Source
+from regraft.tune import CacheRows
+
+
+@dataclass(frozen=True)
+class Means:
+    """What the work is done with.
+
+    Args:
+        root: folder of the feature caches.
+        runtime: of frozen layers: "auto", "torch" or "openvino".
+        device: of everything that PyTorch does.
+        seed: of all that is drawn.
+        skip_bad: leave out pictures that turn out to be unreadable, instead of raising.
+        listener: who is told.
+    """
+
+    root: Path = field(default_factory=default_root)
+    runtime: str = "auto"
+    device: str = "cpu"
+    seed: int = 0
+    skip_bad: bool = False
+    listener: Listener = field(default_factory=Silent)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the frozen passes of a run came to: examples computed and found, seconds, bytes written."""
+
+    computed: int = 0
+    hits: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    runtime: str = "none"
+
+    def plus(self, report: PassReport) -> Tally:
+        """The sum with one more pass."""
+        return Tally(
+            self.computed + report.computed,
+            self.hits + report.hits,
+            self.seconds + report.seconds,
+            self.bytes + report.bytes,
+            report.runtime if report.computed else self.runtime,
+        )
+
+
+class Features:
+    """Rows of a dataset at any tap of a source: from the cache where they are, else computed once.
+
+    Args:
+        data: the examples of all splits.
+        source: the network.
+        traced: its graph.
+        means: cache folder, runtime, device, listener.
+    """
+
+    def __init__(self, data: Dataset, source: Source, traced: Traced, means: Means) -> None:
+        self.data = data
+        self.tally = Tally()
+        self._source = source
+        self._traced = traced
+        self._means = means
+        self._caches: dict[Tap, FeatureCache] = {}
+        self._derived = derived(self._stored, traced)
+
+    def __call__(self, tap: Tap, split: str) -> np.ndarray:
+        """Rows of one split in the dataset's order, (N, D); coarse grids follow from the stored fine ones."""
+        return self._derived(tap, split)
+
+    def labels(self, split: str) -> np.ndarray:
+        """Class indices of one split, (N,)."""
+        return self.data.split(split).labels
+
+    def fill(self, taps: Sequence[Tap]) -> None:
+        """Compute what is missing at some taps, in one pass over the pictures.
+
+        Raises:
+            CacheError: the disk is full. Finished rows stay.
+            DataError: some pictures cannot be read. All other rows stay.
+        """
+        listener, what = self._means.listener, "frozen layers"
+        bad: list[Problem] = []
+        caches, report = frozen_pass(
+            self.data,
+            self._source,
+            self._traced,
+            taps,
+            root=self._means.root,
+            runtime=self._means.runtime,
+            device=self._means.device,
+            progress=lambda done, total: listener.progress(what, done, total),
+            on_bad=bad.append if self._means.skip_bad else None,
+        )
+        self.data = _without(self.data, bad)
+        self._caches |= caches
+        self.tally = self.tally.plus(report)
+        if report.computed and report.fallback_reason:
+            listener.say(f"Frozen layers ran on {report.runtime}: {report.fallback_reason}")
+
+    def activations(self, cut: str, split: str) -> CacheRows:
+        """The full activations at a cut for one split, read from disk as they are needed."""
+        return CacheRows(self._cache(Tap(cut)), self.data.split(split).keys, self.labels(split))
+
+    def _stored(self, tap: Tap, split: str) -> np.ndarray:
+        return self._cache(tap).rows(self.data.split(split).keys)
+
+    def _cache(self, tap: Tap) -> FeatureCache:
+        if tap not in self._caches:
+            self.fill([tap])
+        return self._caches[tap]
+
+
+def _without(data: Dataset, bad: Sequence[Problem]) -> Dataset:
+    if not bad:
+        return data
+    names = {problem.name for problem in bad}
+    kept = tuple(example for example in data.examples if example.name not in names)
+    return replace(data, examples=kept, problems=(*data.problems, *bad))

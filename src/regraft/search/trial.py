@@ -1,0 +1,172 @@
+"""One candidate carried out: what it would deliver, and how good it is on validation.
+
+Shape letters: N examples, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from regraft.cache import Tap
+from regraft.data import Transform, load_pixels
+from regraft.probe import ProbeResult, refit, taps_wanted
+from regraft.search.features import Features, Means
+from regraft.search.prospect import Prospect
+from regraft.tune import (
+    ArrayRows,
+    Event,
+    History,
+    Network,
+    Plan,
+    Recipe,
+    Rows,
+    full_network,
+    resolve,
+    starting_head,
+    train,
+    upper_network,
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe carried out on one source.
+
+    Args:
+        name: for people ("probe", "finetune").
+        prospect: the source it reuses.
+        plan: what was trained and frozen.
+        network: the part above the plan's cut, trained.
+        probe: the head it started from, where there was one.
+        val_accuracy: on the validation split, a fraction.
+        seconds: wall-clock time, the frozen pass to its cut included.
+        history: of the training; None where nothing was trained by gradient.
+    """
+
+    name: str
+    prospect: Prospect
+    plan: Plan
+    network: Network
+    probe: ProbeResult | None
+    val_accuracy: float
+    seconds: float
+    history: History | None = None
+
+    def probabilities(self, split: str) -> np.ndarray:
+        """Of every class for every example of a split, (N, K), from cached rows."""
+        return probabilities(self.network, rows_at(self.prospect, self.plan, split))
+
+    def delivered(self) -> Network:
+        """The whole network, from pixels 0..255 to class scores."""
+        state = self.network.state_dict()
+        source, traced = self.prospect.source, self.prospect.traced
+        return full_network(source, traced, self.plan.taps, self.network.head, state)
+
+
+def probe_trial(prospect: Prospect, recipe: Recipe, n_classes: int, probe: ProbeResult | None = None) -> Trial:
+    """Deliver a probe's head, the best one of the depth profile if none is given; nothing is trained by gradient."""
+    started = time.perf_counter()
+    probe = probe or prospect.profile.best
+    plan = _resolve(recipe, prospect, n_classes, probe)
+    network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
+    return Trial(recipe.name, prospect, plan, network, probe, probe.val_accuracy, time.perf_counter() - started)
+
+
+def train_trial(
+    prospect: Prospect,
+    recipe: Recipe,
+    n_classes: int,
+    means: Means,
+    *,
+    probe: ProbeResult | None = None,
+    checkpoint: Path | None = None,
+    time_limit: float | None = None,
+) -> Trial:
+    """Train what lies above a recipe's cut, from cached activations.
+
+    Args:
+        prospect: the source; for recipes with random weights, one that has them.
+        recipe: what to train and how.
+        n_classes: of the new head.
+        means: seed, device, listener.
+        probe: the head to start from, and the taps that "auto" follows.
+        checkpoint: file that a stopped run goes on from.
+        time_limit: seconds after which no further epoch begins.
+    """
+    started = time.perf_counter()
+    plan = _resolve(recipe, prospect, n_classes, probe)
+    head = starting_head(plan, prospect.traced, probe)
+    network = upper_network(plan, prospect.source, prospect.traced, head)
+    listener, what = means.listener, f"training ({recipe.name})"
+
+    def tell(event: Event) -> None:
+        listener.progress(what, event.updates, event.n_updates)
+
+    history = train(
+        plan,
+        network,
+        rows_at(prospect, plan, "train", augment_seed=means.seed),
+        rows_at(prospect, plan, "val"),
+        seed=means.seed,
+        device=means.device,
+        checkpoint=checkpoint,
+        on_event=tell,
+        time_limit=time_limit,
+    )
+    accuracy = history.kept.val_accuracy or 0.0
+    return Trial(recipe.name, prospect, plan, network, probe, accuracy, time.perf_counter() - started, history)
+
+
+def again(chosen: Trial, prospect: Prospect, seed: int) -> ProbeResult:
+    """The head that a trial started from, fitted anew on another source's features."""
+    assert chosen.probe is not None
+    features, candidate = prospect.features, chosen.probe.candidate
+    cuts = {tap.cut for tap in candidate.taps}
+    features.fill([tap for tap in taps_wanted(prospect.traced) if tap.cut in cuts])
+    X, y = joined(features, candidate.taps, "train"), features.labels("train")
+    return replace(chosen.probe, fitted=refit(candidate, X, y, chosen.plan.n_classes, seed=seed))
+
+
+def rows_at(prospect: Prospect, plan: Plan, split: str, *, augment_seed: int | None = None) -> Rows:
+    """The rows that a plan's network takes: pooled features, activations at its cut, or pixels.
+
+    Args:
+        prospect: whose features.
+        plan: where its network starts.
+        split: of the dataset.
+        augment_seed: for training rows, the seed of the recipe's augmentation of pixels.
+    """
+    features = prospect.features
+    labels = features.labels(split)
+    if plan.cut == "output":
+        return ArrayRows(joined(features, plan.taps, split), labels)
+    if plan.cut == "input":
+        pixels = load_pixels(features.data.split(split), Transform(prospect.source.input))
+        augment = plan.recipe.augment if augment_seed is not None else "none"
+        return ArrayRows(pixels, labels, augment=augment, seed=augment_seed or 0)
+    return features.activations(plan.cut, split)
+
+
+def joined(features: Features, taps: tuple[Tap, ...], split: str) -> np.ndarray:
+    """The pooled rows of several taps side by side, (N, D)."""
+    return np.concatenate([features(tap, split).reshape(len(features.labels(split)), -1) for tap in taps], axis=1)
+
+
+@torch.no_grad()
+def probabilities(network: Network, rows: Rows, batch_size: int = 256) -> np.ndarray:
+    """Softmax of a network's scores for all rows, (N, K) float64."""
+    parts = [
+        network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0)).double().softmax(1).numpy()
+        for first in range(0, len(rows), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+def _resolve(recipe: Recipe, prospect: Prospect, n_classes: int, probe: ProbeResult | None) -> Plan:
+    n_train = len(prospect.features.labels("train"))
+    return resolve(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)

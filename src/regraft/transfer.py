@@ -1,0 +1,147 @@
+"""transfer(): the whole story. Everything else in this package is one of the calls made here."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regraft.artifact import save
+from regraft.data import Dataset, Transform, load_pixels
+from regraft.evidence import (
+    answers,
+    confident_mistakes,
+    measure,
+    render,
+    save_pictures,
+    wilson,
+    write_answers,
+)
+from regraft.evidence.record import data_facts, profile_rows, write_curves
+from regraft.job import Job, examples, means, run_path, sources
+from regraft.run import METRICS, Listener, RunFolder, peak_rss_mb
+from regraft.search import Clock, Decision, Means, Trial, decide, look_at
+
+SELF_TEST = 8  # pictures kept in the bundle
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run left: its folder, and the content of metrics.json and evidence.json."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    evidence: dict[str, Any]
+
+
+def transfer(job: Job, *, data: Dataset | None = None, audience: Listener | None = None) -> Outcome:
+    """Find out what to reuse, train the rest, prove what it gave, and save the model with its report.
+
+    Args:
+        job: what to do.
+        data: the examples, where they are at hand; else they are read from `job.data`.
+        audience: who is told how it goes.
+
+    Raises:
+        RegraftError: something is wrong with the input; nothing that was finished is lost.
+    """
+    clock = Clock(time.monotonic(), job.time_limit)
+    recipe = job.chosen_recipe
+    data = data or examples(job)
+    opened = sources(job)
+    folder = RunFolder.open(run_path(job, data), job.config(), resume=job.resume, audience=audience)
+    if folder.is_complete:
+        folder.say(f"{folder.path} is already complete.")
+        return Outcome(folder.path, folder.read_json(METRICS), folder.read_json("evidence.json"))
+    with means(job, folder) as work:
+        prospects = [look_at(data, source, work) for source in opened]
+        decision = decide(prospects, recipe, len(data.classes), work, folder=folder.path / "training", clock=clock)
+        return _conclude(job, folder, decision, work, clock)
+
+
+def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, clock: Clock) -> Outcome:
+    """The test split is touched here, once, by the trial that was chosen; then everything is written down."""
+    chosen, fit_seconds = decision.chosen, clock.spent
+    for sentence in decision.why:
+        folder.say(sentence)
+    test = chosen.prospect.features.data.split("test")
+    probabilities = chosen.probabilities("test")
+    correct = probabilities.argmax(1) == test.labels
+    evidence = measure(chosen, correct, work, seconds=fit_seconds, quick=job.evidence == "quick")
+    metrics = _metrics(job, chosen, correct, fit_seconds)
+    _write(folder, decision, evidence)
+    _write_answers(folder, test, probabilities)
+    _save_model(folder, chosen, metrics, evidence)
+    shutil.rmtree(folder.path / "training", ignore_errors=True)
+    metrics |= {"wall_s": round(clock.spent, 3), "peak_rss_mb": round(peak_rss_mb(), 1)}
+    metrics["times"]["evidence, model and files"] = round(clock.spent - fit_seconds, 3)
+    folder.write_json(METRICS, metrics)
+    render(folder.path)
+    return Outcome(folder.path, metrics, evidence)
+
+
+def _metrics(job: Job, chosen: Trial, correct: np.ndarray, fit_seconds: float) -> dict[str, Any]:
+    """The content of metrics.json but for what is known only at the end."""
+    features, plan = chosen.prospect.features, chosen.plan
+    right, n = int(correct.sum()), len(correct)
+    tally = features.tally
+    return {
+        "data": features.data.name,
+        "test": {"accuracy": right / n, "n": n, "ci95": list(wilson(right, n))},
+        "val": {"accuracy": chosen.val_accuracy, "n": len(features.labels("val"))},
+        "source": chosen.prospect.source.uri,
+        "cut": plan.cut if plan.cut != "output" else " + ".join(tap.cut for tap in plan.taps),
+        "recipe": job.recipe,
+        "delivered": chosen.name,
+        "seed": job.seed,
+        "n_train": plan.n_train,
+        "cache_hits": tally.hits,
+        "cache_computed": tally.computed,
+        "runtime": tally.runtime,
+        "times": {"frozen layers": round(tally.seconds, 3), "fit in all": round(fit_seconds, 3)},
+    }
+
+
+def _write(folder: RunFolder, decision: Decision, evidence: dict[str, Any]) -> None:
+    prospect = decision.chosen.prospect
+    folder.write_json("data.json", data_facts(prospect.features.data))
+    folder.write_json("plan.json", decision.chosen.plan.to_dict())
+    folder.write_json("profile.json", profile_rows(prospect.profile))
+    folder.write_json("decision.json", {"why": list(decision.why)})
+    folder.write_json("evidence.json", evidence)
+    write_curves(folder, decision.trials)
+
+
+def _write_answers(folder: RunFolder, test: Dataset, probabilities: np.ndarray) -> None:
+    names = [example.name for example in test.examples]
+    rows = answers(test.keys, names, test.labels, probabilities, test.classes)
+    write_answers(folder.path / "predictions.csv", rows)
+    place = {key: i for i, key in enumerate(test.keys)}
+    save_pictures(folder.path, confident_mistakes(rows), lambda key: test.open(place[key]))
+
+
+def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any], evidence: dict[str, Any]) -> None:
+    prospect = chosen.prospect
+    data = prospect.features.data
+    shown = load_pixels(_first(data.split("val"), SELF_TEST), Transform(prospect.source.input))
+    save(
+        folder.path / "model",
+        network=chosen.delivered(),
+        source=prospect.source,
+        taps=chosen.plan.taps,
+        classes=data.classes,
+        pixels=shown,
+        recipe=chosen.plan.recipe.to_dict(),
+        metrics=metrics,
+        evidence=evidence,
+        dataset=data.name,
+        replace=True,
+    )
+
+
+def _first(data: Dataset, n: int) -> Dataset:
+    return replace(data, examples=data.examples[:n])
