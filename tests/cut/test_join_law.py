@@ -24,7 +24,7 @@ class Case:
     size: int
     least_cuts: int
     resized: bool = False  # the architecture is built for a picture size
-    settings: tuple[tuple[str, int], ...] = ()
+    settings: tuple[tuple[str, float], ...] = ()
 
     def build(self, size: int) -> nn.Module:
         settings = {"img_size": size} if self.resized else {}
@@ -40,7 +40,7 @@ CASES = [
     Case("swin_tiny_patch4_window7_224", 32, 60, resized=True),
     Case("efficientnet_b0", 32, 70),
     Case("inception_v3", 75, 30),
-    Case("vgg11", 32, 25, settings=(("num_features", 64),)),  # or 100 million parameters to draw
+    Case("vgg11", 32, 25, settings=(("mlp_ratio", 1 / 64),)),  # or 100 million parameters
     Case("regnetx_002", 32, 25),
     Case("mixer_s32_224", 64, 18, resized=True),
 ]
