@@ -175,7 +175,7 @@ class _Loop:
     def fit_epoch(self, epoch: int) -> float:
         total = torch.zeros((), device=self.device)
         # Seeding from (seed, epoch) makes dropout repeatable after a resume without saved generator state.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed * 1_000_003 + epoch)
             self.network.train()
             for indices in self.batches(epoch):

@@ -54,7 +54,7 @@ class Network(nn.Module):
         self.pools = nn.ModuleList(pools)
         self.which = tuple(which)
         self.head = head
-        self.batch_norm = batch_norm
+        self.batch_norm: Literal["frozen", "train"] = batch_norm
         self.dropout = dropout
         self.register_buffer("mean", _per_channel(mean), persistent=False)
         self.register_buffer("std", _per_channel(std), persistent=False)
@@ -78,8 +78,8 @@ class Network(nn.Module):
         """Switch batch norms and dropout as the plan wants them; exported graphs know no other modes."""
         self.training = mode
         if self.body is not None:
-            batch_norm = self.batch_norm if mode else "frozen"
-            set_training(self.body, batch_norm=batch_norm, dropout=self.dropout and mode)
+            norm = self.batch_norm if mode else "frozen"
+            set_training(self.body, batch_norm=norm, dropout=self.dropout and mode)
         return self
 
 

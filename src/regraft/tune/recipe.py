@@ -40,7 +40,8 @@ class Recipe:
         min_updates: epochs are added until there are this many optimizer steps; few examples need it.
         batch_size: examples per step.
         lr: rate of the topmost trained stage of the body.
-        head_lr: rate of the head.
+        head_lr: rate of the head; of one that starts at the probe's solution and is wider than 128 features,
+            128 / width of it.
         layer_decay: factor on the rate for each stage further down
             (Howard and Ruder, 2018, arXiv:1801.06146).
         weight_decay: on matrices and filters only; norms and biases have none.

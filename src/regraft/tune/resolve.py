@@ -7,7 +7,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +15,13 @@ from regraft.cache import Tap, TapModel, estimate_bytes
 from regraft.cut import Cut, Traced, between
 from regraft.errors import RecipeError
 from regraft.head import LinearHead
+from regraft.probe import ProbeResult
 from regraft.source import Source
 from regraft.tune.network import Network, Prefix, feature_width, network_above
 from regraft.tune.plan import BODY, HEAD, Plan, PlanRow, State, epochs_and_updates, tap_name, trained_rows
 from regraft.tune.recipe import Recipe
 
-if TYPE_CHECKING:
-    from regraft.probe import ProbeResult
+HEAD_WIDTH = 128  # features up to which a head keeps the recipe's rate
 
 
 def resolve(
@@ -268,11 +267,18 @@ def _head_rows(
 ) -> list[PlanRow]:
     head = LinearHead.zeros(feature_width(traced, taps), n_classes)
     named = [(HEAD + name, parameter) for name, parameter in head.named_parameters()]
-    rows = trained_rows("head", named, recipe, recipe.head_lr)
+    rows = trained_rows("head", named, recipe, _head_rate(recipe, head.weight.shape[1]))
     if not epochs:
         rows = [replace(row, state="fitted", lr=0.0, weight_decay=0.0) for row in rows]
     buffers = tuple(HEAD + name for name, _ in head.named_buffers())
     return [*rows, PlanRow("head · scaling", buffers, 0, "frozen" if epochs else "fitted")]
+
+
+def _head_rate(recipe: Recipe, width: int) -> float:
+    """Adam moves every weight by about its rate, so scores move by rate times width: a wide head that starts
+    at the probe's solution would lose it within a few steps."""
+    keep = recipe.head == "probe" and recipe.optimizer == "adamw"
+    return recipe.head_lr * min(1.0, HEAD_WIDTH / width) if keep else recipe.head_lr
 
 
 def _step_seconds(
