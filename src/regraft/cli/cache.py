@@ -67,6 +67,5 @@ def clean(root: Path | None, max_size: str | None) -> None:
     """Remove caches, those unused for longest first."""
     limit = None if max_size is None else parse_bytes(max_size)
     report = clean_caches(root or default_root(), limit, all=limit is None)
-    click.echo(
-        f"{len(report.removed)} caches removed, {report.bytes / 1e6:.1f} MB freed, {report.kept_bytes / 1e6:.1f} MB kept"
-    )
+    freed, kept = f"{report.bytes / 1e6:.1f} MB freed", f"{report.kept_bytes / 1e6:.1f} MB kept"
+    click.echo(f"{len(report.removed)} caches removed, {freed}, {kept}")

@@ -51,14 +51,8 @@ def _show_source(source: Source, as_json: bool) -> None:
     for name in ("licence", "origin", "report", "fallback"):
         if facts[name]:
             console.print(f"{name}: {facts[name]}", soft_wrap=True, markup=False)
-    table = Table(title=f"{len(facts['cuts'])} cuts in {len(traced.stages)} stages", title_justify="left")
-    for column, justify in (
-        ("cut", "left"),
-        ("shape", "left"),
-        ("stage", "right"),
-        ("parameters below", "right"),
-    ):
-        table.add_column(column, justify=justify)
+    title = f"{len(facts['cuts'])} cuts in {len(traced.stages)} stages"
+    shown = table("cut", "shape", "stage>", "parameters below>", title=title)
     ends = {stage.name for stage in traced.stages}
     for cut in facts["cuts"]:
         style = "bold" if cut["name"] in ends else None
@@ -79,10 +73,8 @@ def _show_data(data: Dataset, as_json: bool) -> None:
         return
     console = table_console()
     splits = list(facts["counts"])
-    table = Table(title=f"{data.name}: {len(data)} examples of {len(data.classes)} classes", title_justify="left")
-    table.add_column("class")
-    for split in splits:
-        table.add_column(split, justify="right")
+    title = f"{data.name}: {len(data)} examples of {len(data.classes)} classes"
+    shown = table("class", *(f"{split}>" for split in splits), title=title)
     for name in data.classes:
         shown.add_row(name, *(str(facts["counts"][split].get(name, 0)) for split in splits))
     console.print(shown)

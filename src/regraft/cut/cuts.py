@@ -78,9 +78,7 @@ class Traced:
         raise CutError(self._why_not(wanted))
 
     def _why_not(self, name: str) -> str:
-        inside = [
-            n for n in self.graph.graph.nodes if n.name == name or name in (path for _, path in calls(n))
-        ]
+        inside = [n for n in self.graph.graph.nodes if n.name == name or name in (path for _, path in calls(n))]
         if not inside:
             return self._unknown(name)
         return f"{name!r} of {self.model} is not a single-tensor boundary{self._crossing(inside[-1])}. " + (
@@ -100,9 +98,7 @@ class Traced:
         if len(live) > 1:
             return f": {len(live)} other activations also cross it"
         block = _common_block(node, *(user for other in live for user in other.users))
-        return (
-            f": the shortcut of {block} also crosses it" if block else ": another activation also crosses it"
-        )
+        return f": the shortcut of {block} also crosses it" if block else ": another activation also crosses it"
 
     def _nearest(self, node: fx.Node) -> str:
         order = {n.name: i for i, n in enumerate(self.graph.graph.nodes)}
@@ -128,6 +124,5 @@ def describe(traced: Traced) -> list[dict[str, Any]]:
         {'name': '0', 'shape': [5], 'stage': 0, 'params_below': 20}
     """
     return [
-        {"name": c.name, "shape": list(c.shape), "stage": c.stage, "params_below": c.params_below}
-        for c in traced.cuts
+        {"name": c.name, "shape": list(c.shape), "stage": c.stage, "params_below": c.params_below} for c in traced.cuts
     ]

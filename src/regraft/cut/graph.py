@@ -53,9 +53,7 @@ def exported(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
         _quiet(),
         torch.enable_grad(),
     ):  # without grad, layers take paths that cannot be trained
-        program = torch.export.export(
-            model, args, kwargs, dynamic_shapes=_shapes(free, args, kwargs), strict=False
-        )
+        program = torch.export.export(model, args, kwargs, dynamic_shapes=_shapes(free, args, kwargs), strict=False)
         if _writes_through_views(program.graph):
             program = program.run_decompositions({})  # type: ignore[arg-type]
         return program.module()  # type: ignore[return-value]

@@ -33,12 +33,7 @@ def layout(node: fx.Node, shape: tuple[int, ...]) -> str:
 def _channels_first_tokens(node: fx.Node, shape: tuple[int, ...]) -> bool:
     """(C, H, W) flattened to (C, H·W), before the transpose that makes tokens of it."""
     before = row_shape(node.all_input_nodes[0]) if node.all_input_nodes else None
-    return (
-        before is not None
-        and len(before) == 3
-        and before[0] == shape[0]
-        and math.prod(before) == math.prod(shape)
-    )
+    return before is not None and len(before) == 3 and before[0] == shape[0] and math.prod(before) == math.prod(shape)
 
 
 def stage_ends(nodes: Sequence[fx.Node], feature: int, leaves: set[str]) -> list[int]:
@@ -114,21 +109,28 @@ def _blocks(node: fx.Node, leaves: set[str]) -> list[str]:
 # What may stand between the classifier and the output without making it something else.
 _AFTER_CLASSIFIER = {
     aten.flatten, aten.reshape, aten.view, aten.squeeze, aten.contiguous, aten.clone, aten.to, aten.relu,
-    aten.dropout, aten.softmax, aten.log_softmax, aten.sigmoid, aten.mean, aten.adaptive_avg_pool2d,
+    aten.add, aten.div, aten.mul, aten.dropout, aten.softmax, aten.log_softmax, aten.sigmoid, aten.mean, aten.adaptive_avg_pool2d,
 }  # fmt: skip
 
 
-def classifier_input(graph: fx.GraphModule) -> fx.Node | None:
-    """The activation that the final classifier reads, or None where the network ends in something else.
+def classifier_inputs(graph: fx.GraphModule) -> list[fx.Node]:
+    """The activations that the final classifiers read; none where the network ends in something else.
 
-    Dropout before the classifier counts as part of it.
+    Some networks average two classifiers. Dropout before a classifier counts as part of it.
     """
-    node = output_node(graph.graph)
-    while _packet(node) in _AFTER_CLASSIFIER:
-        node = node.all_input_nodes[0]
-    if not _is_classifier(graph, node):
-        return None
-    node = node.all_input_nodes[0]
+    read, queue = [], [output_node(graph.graph)]
+    while queue:
+        node = queue.pop()
+        if _is_classifier(graph, node):
+            read.append(_before_dropout(graph, node.all_input_nodes[0]))
+        elif _packet(node) in _AFTER_CLASSIFIER:
+            queue += node.all_input_nodes
+        else:
+            return []
+    return list(dict.fromkeys(read))
+
+
+def _before_dropout(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     while _packet(node) is aten.dropout or isinstance(_layer(graph, node), nn.modules.dropout._DropoutNd):
         node = node.all_input_nodes[0]
     return node

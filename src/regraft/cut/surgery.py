@@ -119,9 +119,7 @@ def part(
     return with_attributes(whole, graph, saved)
 
 
-def _copied(
-    source: fx.Graph, begin: fx.Node, stops: list[fx.Node]
-) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+def _copied(source: fx.Graph, begin: fx.Node, stops: list[fx.Node]) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     """A graph of what lies between, without an output yet, and the copy of each node."""
     needed = _needed(begin, stops)
     graph, copies = fx.Graph(), {}

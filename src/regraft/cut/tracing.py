@@ -12,7 +12,7 @@ from regraft.cut.fallback import layered
 from regraft.cut.graph import exported, inputs_of, normalised, primary_input, row_shape
 from regraft.cut.live import active_nodes, legal_nodes
 from regraft.cut.names import is_leaf, left_modules, unique_names
-from regraft.cut.stages import classifier_input, layout, stage_ends
+from regraft.cut.stages import classifier_inputs, layout, stage_ends
 
 Example = torch.Tensor | tuple | Mapping[str, torch.Tensor]
 
@@ -53,9 +53,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "")
 
 
-def _with_cuts(
-    graph: fx.GraphModule, model: nn.Module, legal: list[fx.Node], name: str, reason: str
-) -> Traced:
+def _with_cuts(graph: fx.GraphModule, model: nn.Module, legal: list[fx.Node], name: str, reason: str) -> Traced:
     leaves = {path for path, _ in model.named_modules() if is_leaf(model, path)}
     names = unique_names(legal[:-1], leaves)
     feature = _feature(graph, legal)
@@ -74,11 +72,11 @@ def _with_cuts(
 
 
 def _feature(graph: fx.GraphModule, legal: list[fx.Node]) -> int:
-    """The position of the classifier's input; the cut just before it where that input is no legal cut."""
-    node = classifier_input(graph)
-    if node is None:
+    """The position of the classifier's input, or of the last cut before the output if that is no legal cut."""
+    read = classifier_inputs(graph)
+    if not read:
         return len(legal) - 1
-    return legal.index(node) if node in legal else max(0, len(legal) - 2)
+    return legal.index(read[0]) if len(read) == 1 and read[0] in legal else max(0, len(legal) - 2)
 
 
 def _cuts(graph: fx.GraphModule, legal: list[fx.Node], names: list[str], ends: list[int]) -> tuple[Cut, ...]:
@@ -107,9 +105,7 @@ def _params_below(graph: fx.GraphModule) -> dict[fx.Node, int]:
     return below
 
 
-def _parameters(
-    graph: fx.GraphModule, node: fx.Node, seen: set[fx.Node], active: set[fx.Node]
-) -> list[nn.Parameter]:
+def _parameters(graph: fx.GraphModule, node: fx.Node, seen: set[fx.Node], active: set[fx.Node]) -> list[nn.Parameter]:
     """The parameters that a node uses, directly or through what is recomputed, and not seen before."""
     found = list(graph.get_submodule(str(node.target)).parameters()) if node.op == "call_module" else []
     queue = [n for n in node.all_input_nodes if n not in active]

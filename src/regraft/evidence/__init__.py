@@ -6,6 +6,7 @@ Law: the same run folder gives the same report, byte for byte; every figure says
 examples.
 """
 
+from regraft.evidence.controls import Control, measure
 from regraft.evidence.predictions import (
     Answer,
     answers,
@@ -35,12 +36,14 @@ from regraft.evidence.trust import (
 __all__ = [
     "Answer",
     "ClassFigures",
+    "Control",
     "Verdict",
     "answers",
     "calibration_error",
     "confident_mistakes",
     "confusion",
     "mcnemar",
+    "measure",
     "paired_bootstrap",
     "per_class",
     "read_answers",

@@ -63,9 +63,7 @@ class Picture:
     narrow: str
 
 
-def draw(
-    name: str, alt: str, plot: Callable[[Axes], None], height: float, narrow_height: float = 0
-) -> Picture:
+def draw(name: str, alt: str, plot: Callable[[Axes], None], height: float, narrow_height: float = 0) -> Picture:
     """Draw one figure in both widths.
 
     Args:
@@ -102,9 +100,7 @@ def _for_page(svg: str, name: str, alt: str) -> str:
     for colour, variable in _CSS.items():
         body = body.replace(colour, f"var({variable})")
     body = re.sub(r"[ \t]+$", "", body, flags=re.MULTILINE)
-    return (
-        f'<svg viewBox="{box[1]}" role="img" aria-label="{_attribute(alt)}" focusable="false">{body.strip()}'
-    )
+    return f'<svg viewBox="{box[1]}" role="img" aria-label="{_attribute(alt)}" focusable="false">{body.strip()}'
 
 
 def _attribute(text: str) -> str:
@@ -116,12 +112,18 @@ def is_joined(row: dict[str, Any]) -> bool:
     return " + " in row["stage"]
 
 
+def reached(row: dict[str, Any]) -> float:
+    """What a probe is compared by: its score, else its accuracy on validation, else in cross-validation."""
+    values = (row.get(key) for key in ("score", "val_accuracy", "cv_accuracy"))
+    return next((value for value in values if value is not None and value == value), 0.0)  # NaN is not itself
+
+
 def best_per_stage(rows: Sequence[dict[str, Any]], head: str | None = None) -> dict[str, dict[str, Any]]:
     """The best probe of every stage in depth order, all joined stages together as the last one, "joined"."""
     best: dict[str, dict[str, Any]] = {}
     for row in [r for r in rows if head in (None, r["head"])]:
         place = "joined" if is_joined(row) else row["stage"]
-        if place not in best or row["val_accuracy"] > best[place]["val_accuracy"]:
+        if place not in best or reached(row) > reached(best[place]):
             best[place] = row
     if "joined" in best:
         best["joined"] = best.pop("joined")
@@ -129,12 +131,12 @@ def best_per_stage(rows: Sequence[dict[str, Any]], head: str | None = None) -> d
 
 
 def depth_profile(rows: Sequence[dict[str, Any]]) -> Picture:
-    """Validation accuracy of the best probe of every head, over depth; error bars are one standard error."""
+    """Accuracy of the best probe of every head, over depth; error bars are one standard error."""
     places = list(best_per_stage(rows))
-    chosen = next((r for r in rows if r.get("chosen")), max(rows, key=lambda r: r["val_accuracy"]))
+    chosen = next((r for r in rows if r.get("chosen")), max(rows, key=reached))
     alt = (
-        f"Validation accuracy of probes at {len(places)} depths. The chosen one, {chosen['head']} on "
-        f"{chosen['stage']}, reaches {100 * chosen['val_accuracy']:.1f} %."
+        f"Accuracy of probes at {len(places)} depths. The chosen one, {chosen['head']} on "
+        f"{chosen['stage']}, reaches {100 * reached(chosen):.1f} %."
     )
 
     def plot(axes: Axes) -> None:
@@ -143,10 +145,10 @@ def depth_profile(rows: Sequence[dict[str, Any]]) -> Picture:
             _profile_of_head(axes, best_per_stage(rows, head), places, i, len(heads), head)
         place = "joined" if is_joined(chosen) else chosen["stage"]
         x = places.index(place) + _offset(heads.index(chosen["head"]), len(heads))
-        y = 100 * chosen["val_accuracy"]
+        y = 100 * reached(chosen)
         axes.plot([x], [y], "o", ms=15, mfc="none", mec=INK, mew=1.4, label="chosen")
         axes.set_xticks(range(len(places)), places, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_ylabel("right on validation, %")
+        axes.set_ylabel("right, %")
         _finish(axes)
 
     return draw("profile", alt, plot, 4.1, 4.4)
@@ -157,27 +159,30 @@ def _offset(i: int, n: int) -> float:
     return 0.14 * (i - (n - 1) / 2)
 
 
-def _profile_of_head(
-    axes: Axes, best: dict[str, dict[str, Any]], places: list[str], i: int, n: int, head: str
-) -> None:
+def _profile_of_head(axes: Axes, best: dict[str, dict[str, Any]], places: list[str], i: int, n: int, head: str) -> None:
     shown = [place for place in places if place in best]
     x = [places.index(place) + _offset(i, n) for place in shown]
-    y = [100 * best[place]["val_accuracy"] for place in shown]
+    y = [100 * reached(best[place]) for place in shown]
     errors = [100 * (best[place].get("se") or 0.0) for place in shown]
-    colour, line = SERIES[i % len(SERIES)], shown.index("joined") if "joined" in shown else len(shown)
-    axes.plot(x[:line], y[:line], color=colour, lw=1.6)  # joined stages have no depth: no line leads there
-    axes.errorbar(
-        x, y, yerr=errors, fmt=MARKERS[i % len(MARKERS)], color=colour, ms=5.5, elinewidth=1.1, label=head
-    )
+    colour = SERIES[i % len(SERIES)]
+    # Lines join neighbours only: joined stages have no depth, and not every head is tried everywhere.
+    depth = [100 * reached(best[p]) if p in best and p != "joined" else float("nan") for p in places]
+    axes.plot([j + _offset(i, n) for j in range(len(places))], depth, color=colour, lw=1.6)
+    axes.errorbar(x, y, yerr=errors, fmt=MARKERS[i % len(MARKERS)], color=colour, ms=5.5, elinewidth=1.1, label=head)
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """What a model is, for people; its name where nothing more is said."""
+    return row.get("what") or row["name"]
 
 
 def controls(rows: Sequence[dict[str, Any]]) -> Picture:
     """Test accuracy of the delivered model and of every control, with 95 % intervals.
 
     Args:
-        rows: {name, accuracy, ci95?}; the first is the delivered model.
+        rows: {name, what?, accuracy, ci95?}; the first is the delivered model.
     """
-    alt = "Test accuracy: " + ", ".join(f"{row['name']} {100 * row['accuracy']:.1f} %" for row in rows) + "."
+    alt = "Test accuracy: " + ", ".join(f"{in_words(row)} {100 * row['accuracy']:.1f} %" for row in rows) + "."
 
     def plot(axes: Axes) -> None:
         for i, row in enumerate(rows):
@@ -201,7 +206,7 @@ def _bar(axes: Axes, i: int, row: dict[str, Any]) -> None:
         low, high = (100 * end for end in row["ci95"])
         axes.plot([low, high], [i, i], color=INK, lw=1.4, solid_capstyle="butt")
     weight = "bold" if i == 0 else "normal"
-    axes.text(0, i - 0.27, row["name"], va="bottom", color=INK, fontweight=weight)
+    axes.text(0, i - 0.27, in_words(row), va="bottom", color=INK, fontweight=weight)
     axes.text(1.5, i + 0.01, f"{value:.1f} %", va="center", color=PAGE if i == 0 else INK, fontweight="bold")
 
 

@@ -10,14 +10,16 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
     plan.json        `Plan.to_dict()`: rows [{group, names [name], n_params, state, lr, weight_decay,
                      batch_norm}]; cut, taps, n_epochs, updates are shown where present
     profile.json     a list of probes in order of depth: {stage, grid, head, val_accuracy, se, cv_accuracy,
-                     seconds, dims, chosen?}; joined stages have " + " in stage; chosen is true for one
+                     seconds, dims, chosen?, score?}; joined stages have " + " in stage; chosen is true for
+                     one; score is what probes were compared by, where that is not val_accuracy
     curves.csv       epoch,updates,seconds,train_loss,val_loss,val_accuracy,run; unknown cells are empty
     predictions.csv  the test split: key,name,truth,predicted,probability (`write_answers`)
     suspects.csv     the same columns: training examples whose label (truth) a model that did not see them
                      contradicts (predicted)
     pictures/        KEY.jpg, thumbnails of the most confident mistakes and of suspects (`save_pictures`)
     evidence.json    verdict "helps" | "no difference" | "hurts"; with `Verdict.to_dict()` also control,
-                     difference, ci95, p, n; controls [{name, accuracy, n, ci95?, seconds?, what?}]
+                     difference, ci95, p, n; controls [{name, what?, accuracy, n, ci95?, seconds?}], of which
+                     `what` is shown to people and `name` is what `control` refers to
     decision.json    why: [sentence]
 """
 
@@ -43,6 +45,7 @@ STATES = {  # of a plan's rows, and what the report says about each
     "fitted": "in closed form",
     "dropped": "not part of the model",
 }
+PROFILED = {False: "Validation split", True: "Training split (held out) and validation split together"}
 FACTS = {"trained above": "cut", "head reads": "taps", "epochs": "n_epochs", "updates": "updates"}
 
 
@@ -99,7 +102,7 @@ def percent(fraction: float | None) -> str:
         >>> percent(0.9312), percent(None)
         ('93.1 %', '–')
     """
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+    return "–" if fraction is None or fraction != fraction else f"{100 * fraction:.1f} %"
 
 
 def points(fraction: float) -> str:
@@ -204,9 +207,7 @@ def _title(run: Run) -> str:
 
 def headline(run: Run, noun: str) -> str:
     """The verdict in one sentence."""
-    right = (
-        f"{percent(run.metrics['test']['accuracy'])} of {count(run.metrics['test']['n'])} test {noun} right"
-    )
+    right = f"{percent(run.metrics['test']['accuracy'])} of {count(run.metrics['test']['n'])} test {noun} right"
     found = run.evidence
     if "verdict" not in found:
         return f"{right}. Not yet compared with training from scratch."
@@ -217,10 +218,20 @@ def headline(run: Run, noun: str) -> str:
     }[found["verdict"]]
     if found.get("difference") is None:
         return f"{opening}: {right}."
+    control = _control_in_words(found)
     if found["verdict"] == "no difference":
-        return f"{opening}: {right}, {points(found['difference'])} points against {found['control']}."
+        return f"{opening}: {right}, {points(found['difference'])} points against {control}."
     side = "more" if found["difference"] > 0 else "fewer"
-    return f"{opening}: {right}, {abs(100 * found['difference']):.1f} points {side} than {found['control']}."
+    return f"{opening}: {right}, {abs(100 * found['difference']):.1f} points {side} than {control}."
+
+
+def _control_in_words(evidence: dict[str, Any]) -> str:
+    """What the control is, where the list of controls says so; else its name."""
+    rows = evidence.get("controls", [])
+    return next(
+        (row["what"] for row in rows if row["name"] == evidence["control"] and row.get("what")),
+        evidence["control"],
+    )
 
 
 def _evidence(run: Run) -> dict[str, Any]:
@@ -228,10 +239,12 @@ def _evidence(run: Run) -> dict[str, Any]:
     from regraft.evidence.figures import controls
 
     test = run.metrics["test"]
-    own = {"name": "regraft", "what": "the delivered model", "seconds": run.metrics.get("wall_s")}
+    own = {"name": "regraft", "what": "regraft, the delivered model", "seconds": run.metrics.get("wall_s")}
     rows = [own | {key: test.get(key) for key in ("accuracy", "n", "ci95")}]
     rows += [{"what": "", "seconds": None, "ci95": None} | row for row in run.evidence.get("controls", [])]
-    return {**run.evidence, "rows": rows, "picture": controls(rows) if len(rows) > 1 else None}
+    against = _control_in_words(run.evidence) if run.evidence.get("control") else ""
+    picture = controls(rows) if len(rows) > 1 else None
+    return {**run.evidence, "against": against, "rows": rows, "picture": picture}
 
 
 def _plan(plan: dict[str, Any]) -> dict[str, Any]:
@@ -260,14 +273,14 @@ def _plain(value: Any) -> str:
 
 def _profile(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The depth profile's picture and the probes behind it, the best first."""
-    from regraft.evidence.figures import depth_profile
+    from regraft.evidence.figures import depth_profile, reached
 
     if not rows:
-        return {"picture": None, "rows": []}
-    blank = {"grid": None, "se": None, "cv_accuracy": None, "seconds": None, "dims": None, "chosen": False}
-    full = [blank | row for row in rows]
-    ranked = sorted(full, key=lambda row: (not row["chosen"], -row["val_accuracy"]))
-    return {"picture": depth_profile(full), "rows": ranked}
+        return {"picture": None, "rows": [], "where": ""}
+    blank = dict.fromkeys(("grid", "val_accuracy", "se", "cv_accuracy", "seconds", "dims"))
+    full = [blank | {"chosen": False} | row for row in rows]
+    ranked = sorted(full, key=lambda row: (not row["chosen"], -reached(row)))
+    return {"picture": depth_profile(full), "rows": ranked, "where": PROFILED["score" in rows[0]]}
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, Any]:

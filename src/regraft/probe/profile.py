@@ -9,7 +9,8 @@ Three rounds, each only for what the last one left standing:
 Selection uses the validation split and the training split's own held-out scores together, each example
 counting once. Candidates whose accuracy is within one standard error of the best are not told apart by it;
 among those the least log-loss wins, which moves less than accuracy does when one example changes, and among
-equals the one with fewer features. The test split is not read.
+equals the one with fewer features. The average of the best heads (`average`) stands beside them as one more
+candidate. The test split is not read.
 
 Shape letters: N examples, D features, K classes.
 """
@@ -18,21 +19,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
 from regraft.cache import Tap
 from regraft.cut import Traced
 from regraft.errors import DataError
-from regraft.head import LinearHead
+from regraft.probe.average import LARGEST, average
 from regraft.probe.candidates import FINEST, Candidate, Features, candidates, derived, tap_width
-from regraft.probe.fitted import Fitted, accuracy, log_loss
+from regraft.probe.fitted import Fitted
 from regraft.probe.lda import lda
 from regraft.probe.logistic import logistic
 from regraft.probe.ridge import ridge
+from regraft.probe.results import ProbeResult, judged, select, without_values
 from regraft.probe.rows import Block, quick_space, row_space, standardise
 
 # Largest N·D of one candidate (float32: 240 MB), and floating-point operations of the first round, about ten
@@ -46,46 +47,20 @@ _SMALL = 500  # examples below which one thread is faster
 
 
 @dataclass(frozen=True)
-class ProbeResult:
-    """One candidate, fitted on the training split and judged.
-
-    Args:
-        candidate: taps and head.
-        fitted: the head. Its weights are values only in `DepthProfile.best`; elsewhere they are on PyTorch's
-            "meta" device (sizes, no values), and `refit` brings them back.
-        val_accuracy: fraction right on the validation split; NaN where that is empty.
-        cv_accuracy: fraction right among training examples, each judged by a head that had not seen it.
-        se: binomial standard error of `score`.
-        seconds: what fitting took.
-        score: `val_accuracy` and `cv_accuracy` together, weighted by their numbers of examples.
-        log_loss: the same for mean negative log-likelihood, in nats.
-        n_features: D.
-    """
-
-    candidate: Candidate
-    fitted: Fitted
-    val_accuracy: float
-    cv_accuracy: float | None
-    se: float
-    seconds: float
-    score: float = float("nan")
-    log_loss: float = float("nan")
-    n_features: int = 0
-
-
-@dataclass(frozen=True)
 class DepthProfile:
     """What each depth of a network holds for a task.
 
     Args:
         results: of every candidate tried, in the order of the flow, joined stages after single ones.
         best: the one to deliver.
+        single: the best that is no average; its few taps leave more of the network free to train.
         stages: names of the network's stages, in order.
         notes: what was left out and why, one sentence each.
     """
 
     results: tuple[ProbeResult, ...]
     best: ProbeResult
+    single: ProbeResult
     stages: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
@@ -129,10 +104,12 @@ def depth_profile(
     # Threads that wait for each other cost more than small products gain: 20 times the time on busy cores.
     with threadpool_limits(limits=1 if len(y_train) < _SMALL else None, user_api="blas"):
         results = _rounds(bench, sets, deadline)
-        best = bench.judge(select(results).candidate)
     if time.monotonic() > deadline:
         notes = (*notes, f"Stopped after {time_limit:g} seconds with {len(results)} candidates tried.")
-    return _in_depth_order(results, best, traced, notes)
+    single = select(results)
+    both = average(results, y_train, y_val)
+    best = both if both is not None and both.log_loss < single.log_loss else single
+    return _in_depth_order([*results, *([both] if both else [])], best, single, traced, notes)
 
 
 def _rounds(bench: _Bench, sets: Sequence[tuple[Tap, ...]], deadline: float) -> list[ProbeResult]:
@@ -141,8 +118,14 @@ def _rounds(bench: _Bench, sets: Sequence[tuple[Tap, ...]], deadline: float) -> 
         for taps in _standing(sets, results, most):
             if results and time.monotonic() > deadline:
                 return results
-            results.append(_without_values(bench.judge(Candidate(taps, head))))
+            results = _without_ballast([*results, bench.judge(Candidate(taps, head))])
     return results
+
+
+def _without_ballast(results: list[ProbeResult]) -> list[ProbeResult]:
+    """Heads that can still be delivered keep their values; a hundred wide ones would fill the memory."""
+    needed = {id(select(results)), *(id(r) for r in sorted(results, key=lambda r: r.log_loss)[:LARGEST])}
+    return [r if id(r) in needed or r.val_scores is None else without_values(r) for r in results]
 
 
 def affordable(traced: Traced, n_rows: int) -> tuple[list[tuple[Tap, ...]], tuple[str, ...]]:
@@ -168,18 +151,6 @@ def affordable(traced: Traced, n_rows: int) -> tuple[list[tuple[Tap, ...]], tupl
         f"{len(left)} of {len(widths)} sets of features were not tried: {n_rows} examples of {least} or more "
         f"features would not fit {MOST_NUMBERS * 4 // 10**6} MB or take too long.",
     )
-
-
-def select(results: Iterable[ProbeResult]) -> ProbeResult:
-    """Among results within a standard error of the best score, the least log-loss, then the narrowest.
-
-    Args:
-        results: one or more.
-    """
-    results = list(results)
-    top = max(results, key=lambda r: r.score)
-    near = [r for r in results if r.score >= top.score - top.se]
-    return min(near, key=lambda r: (round(r.log_loss, 4), r.n_features))
 
 
 def refit(candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, *, seed: int = 0) -> Fitted:
@@ -219,7 +190,7 @@ class _Bench:
         fitted = _fit(candidate.head, space, self._y["train"], self._n_classes, self._seed)
         val_scores = _scores(fitted, [rows for _, rows in pairs])
         seconds = time.perf_counter() - started
-        return _result(candidate, fitted, val_scores, self._y["train"], self._y["val"], seconds)
+        return judged(candidate, fitted, val_scores, self._y["train"], self._y["val"], seconds)
 
     def _block(self, tap: Tap) -> tuple[Block, np.ndarray]:
         if tap in self._kept:
@@ -255,32 +226,6 @@ def _scores(fitted: Fitted, blocks: Sequence[np.ndarray]) -> np.ndarray:
     return np.sum(products, axis=0) + fitted.head.bias.detach().numpy()
 
 
-def _result(
-    candidate: Candidate,
-    fitted: Fitted,
-    val_scores: np.ndarray,
-    y_train: np.ndarray,
-    y_val: np.ndarray,
-    seconds: float,
-) -> ProbeResult:
-    assert fitted.cv_scores is not None  # every head leaves rows out
-    scores, y = np.concatenate([fitted.cv_scores, val_scores]), np.concatenate([y_train, y_val])
-    right = accuracy(scores, y)
-    # One more right and one more wrong than seen: a perfect score on few examples still has an error.
-    smooth = (right * len(y) + 1) / (len(y) + 2)
-    return ProbeResult(
-        candidate,
-        fitted,
-        accuracy(val_scores, y_val) if len(y_val) else float("nan"),
-        fitted.cv_accuracy,
-        float(np.sqrt(smooth * (1 - smooth) / len(y))),
-        seconds,
-        right,
-        log_loss(scores, y),
-        fitted.head.weight.shape[1],
-    )
-
-
 def _standing(
     sets: Sequence[tuple[Tap, ...]], results: Sequence[ProbeResult], most: int
 ) -> list[tuple[Tap, ...]]:
@@ -289,14 +234,6 @@ def _standing(
         return list(sets)
     ranked = sorted(results, key=lambda r: (-r.score, r.log_loss))
     return list(dict.fromkeys([sets[0], *(r.candidate.taps for r in ranked)]))[: most + 1]
-
-
-def _without_values(result: ProbeResult) -> ProbeResult:
-    """Without the head's numbers: a hundred heads of ten thousand features and more would fill the memory."""
-    n_classes, n_features = result.fitted.head.weight.shape
-    with torch.device("meta"):
-        head = LinearHead(n_features, n_classes)
-    return replace(result, fitted=replace(result.fitted, head=head, cv_scores=None))
 
 
 def _in_depth_order(
