@@ -69,6 +69,18 @@ class TestNames:
         traced = trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()), torch.zeros(2, 3, 8, 8))
         assert traced.feature == traced.cuts[-1] == traced.stages[-1]
 
+    def test_two_averaged_classifiers_have_one_feature(self) -> None:
+        class Distilled(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.body, self.head, self.other = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = self.body(x).relu()
+                return (self.head(x) + self.other(x)) / 2
+
+        assert trace(Distilled(), torch.zeros(2, 4)).feature.node == "relu"
+
     def test_description_is_json(self, traced: Traced) -> None:
         rows = json.loads(json.dumps(describe(traced)))
         assert rows[0] == {"name": "input", "shape": [3, 16, 16], "stage": 0, "params_below": 0}
@@ -76,11 +88,12 @@ class TestNames:
 
 
 class TestErrors:
-    def test_a_place_with_a_shortcut_beside_it(self, traced: Traced) -> None:
+    @pytest.mark.parametrize("layer", ["conv1", "bn1"])
+    def test_a_place_with_a_shortcut_beside_it(self, traced: Traced, layer: str) -> None:
         with pytest.raises(CutError) as error:
-            traced.cut("0.3.bn1")
+            traced.cut(f"0.3.{layer}")
         assert str(error.value) == (
-            "'0.3.bn1' of tiny is not a single-tensor boundary: the shortcut of 0.3 also crosses it. "
+            f"'0.3.{layer}' of tiny is not a single-tensor boundary: the shortcut of 0.3 also crosses it. "
             "Nearest legal cuts: '0.2' (8, 14, 14), '0.3#add' (8, 14, 14)."
         )
 
@@ -95,9 +108,7 @@ class TestErrors:
 
 class TestParts:
     def test_several_ends_come_in_one_pass(self, model: nn.Module, traced: Traced, x: torch.Tensor) -> None:
-        start, two, three, out = between(traced, "0.2", ["0.2", "0.3", "2", "output"])(
-            split(traced, "0.2")[0](x)
-        )
+        start, two, three, out = between(traced, "0.2", ["0.2", "0.3", "2", "output"])(split(traced, "0.2")[0](x))
         assert torch.equal(start, split(traced, "0.2")[0](x))
         assert torch.equal(two, model[0][3](model[0][2](model[0][1](model[0][0](x)))))
         assert torch.equal(three, model[2](model[1](model[0](x))))

@@ -97,7 +97,9 @@ class Traced:
             return ": what follows writes into it" if row_shape(node) else ": it holds no row per example"
         if len(live) > 1:
             return f": {len(live)} other activations also cross it"
-        block = _common_block(node, *(user for other in live for user in other.users))
+        order = {n: i for i, n in enumerate(self.graph.graph.nodes)}
+        later = [user for other in live for user in other.users if order[user] > order[node]]
+        block = _common_block(node, later)
         return f": the shortcut of {block} also crosses it" if block else ": another activation also crosses it"
 
     def _nearest(self, node: fx.Node) -> str:
@@ -107,7 +109,7 @@ class Traced:
         return ", ".join(str(cut) for cut in (*before[-1:], *after[:1]))
 
 
-def _common_block(node: fx.Node, *users: fx.Node) -> str:
+def _common_block(node: fx.Node, users: list[fx.Node]) -> str:
     """The innermost module that a node and a later user of another activation both run in."""
     paths = [path for _, path in calls(node)]
     shared = [p for p in paths if any(p == q for user in users for _, q in calls(user))]

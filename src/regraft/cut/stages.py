@@ -108,8 +108,9 @@ def _blocks(node: fx.Node, leaves: set[str]) -> list[str]:
 
 # What may stand between the classifier and the output without making it something else.
 _AFTER_CLASSIFIER = {
-    aten.flatten, aten.reshape, aten.view, aten.squeeze, aten.contiguous, aten.clone, aten.to, aten.relu,
-    aten.add, aten.div, aten.mul, aten.dropout, aten.softmax, aten.log_softmax, aten.sigmoid, aten.mean, aten.adaptive_avg_pool2d,
+    aten.flatten, aten.reshape, aten.view, aten.squeeze, aten.contiguous, aten.clone, aten.to, aten.dropout,
+    aten.add, aten.div, aten.mul, aten.mean, aten.adaptive_avg_pool2d,
+    aten.relu, aten.softmax, aten.log_softmax, aten.sigmoid,
 }  # fmt: skip
 
 
