@@ -142,6 +142,25 @@ def test_nothing_to_train_runs_through(tiny) -> None:
     assert [row.epoch for row in history.rows] == [0] and history.kept_epoch == 0
 
 
+class Reshaped(nn.Module):
+    """`view` on a filter's output forbids the channels-last layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 2)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.linear(y.view(len(y), -1))
+
+
+def test_networks_that_forbid_channels_last_train_without_it() -> None:
+    network = Reshaped()
+    data = ArrayRows(np.ones((4, 3, 8, 8), np.float32), np.array([0, 1, 0, 1]))
+    plan = plan_whole(QUICK, network, source="test", n_classes=2, n_train=4)
+    assert len(train(plan, network, data, data, seed=0).rows) == 4
+
+
 # reached --------------------------------------------------------------------------------------------
 
 
@@ -184,9 +203,7 @@ def test_training_on_the_cache_and_on_pictures_gives_the_same_history(tiny, tmp_
     on_pictures = [LiveRows(part, transform, prefix) for part in (training, val)]
     first = train(plan, cached, *on_cache, seed=1)
     second = train(plan, live, *on_pictures, seed=1)
-    np.testing.assert_allclose(
-        np.array(first.metrics()[1:], float), np.array(second.metrics()[1:], float), atol=1e-4
-    )
+    np.testing.assert_allclose(np.array(first.metrics()[1:], float), np.array(second.metrics()[1:], float), atol=1e-4)
 
 
 def test_the_trained_part_grafts_into_the_whole_network(tiny) -> None:

@@ -104,9 +104,7 @@ def test_a_tensor_in_two_rows_is_refused() -> None:
 
 def test_zero_biases_are_told_apart_by_name() -> None:
     """Two biases that are equal in value are two parameters (a peer compares them by value)."""
-    model = nn.Sequential(
-        nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 2)
-    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 2))
     for layer in model:
         if isinstance(layer, nn.Linear):
             nn.init.zeros_(layer.bias)

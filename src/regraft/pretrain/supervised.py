@@ -220,9 +220,7 @@ def pretrain_pixels(
         body.compile(dynamic=False)
     checkpoint = out / CHECKPOINT
     val = _rows(splits.get("val"))
-    history = train(
-        plan, network, rows, val, seed=seed, device=device, checkpoint=checkpoint, on_event=on_event
-    )
+    history = train(plan, network, rows, val, seed=seed, device=device, checkpoint=checkpoint, on_event=on_event)
     metrics: dict[str, Any] = {"n_train": len(rows), "val_accuracy": history.kept.val_accuracy}
     if "test" in splits:
         metrics |= {"test_accuracy": accuracy(network, splits["test"]), "n_test": len(splits["test"].labels)}
@@ -234,9 +232,7 @@ def pretrain_pixels(
     return out
 
 
-def input_of(
-    arch: str, arch_args: dict[str, Any] | None, n_classes: int, input: InputSpec | None
-) -> InputSpec:
+def input_of(arch: str, arch_args: dict[str, Any] | None, n_classes: int, input: InputSpec | None) -> InputSpec:
     """What an architecture expects: as told, else as it says itself.
 
     Raises:
@@ -259,9 +255,7 @@ def _arguments(arch_args: dict[str, Any] | None, n_classes: int) -> dict[str, An
 def _check_out(out: Path, *, resume: bool) -> None:
     if out.is_dir() and any(out.iterdir()) and not (resume and (out / CHECKPOINT).is_file()):
         hint = "pass resume=True to go on with it, or " if (out / CHECKPOINT).is_file() else ""
-        raise RunError(
-            f"{out} is not empty, and nothing is overwritten: {hint}take a new folder: out=Path('new')."
-        )
+        raise RunError(f"{out} is not empty, and nothing is overwritten: {hint}take a new folder: out=Path('new').")
 
 
 def _decoded(data: Dataset, spec: InputSpec) -> Pictures:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,11 +51,6 @@ class History:
 def better(new: HistoryRow, old: HistoryRow) -> bool:
     """Whether an epoch beats another on validation: by accuracy, then (small sets tie often) by loss."""
     return _merit(new) > _merit(old)
-
-
-def best_of(rows: Sequence[HistoryRow]) -> HistoryRow:
-    """The first of the best rows."""
-    return max(rows, key=_merit)
 
 
 def _merit(row: HistoryRow) -> tuple[float, float]:

@@ -204,9 +204,7 @@ class _Loop:
 
     def loss(self, indices: np.ndarray, epoch: int) -> Tensor:
         logits = self.forward(self.take(self.train, indices, epoch))
-        return F.cross_entropy(
-            logits, self.targets(self.train, indices), label_smoothing=self.recipe.label_smoothing
-        )
+        return F.cross_entropy(logits, self.targets(self.train, indices), label_smoothing=self.recipe.label_smoothing)
 
     def take(self, rows: Rows, indices: np.ndarray, epoch: int) -> Tensor:
         batch = rows.batch(indices, epoch).to(self.device, non_blocking=True)

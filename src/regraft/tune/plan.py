@@ -130,9 +130,7 @@ def trained_rows(
     for members, decay, kind in ((decayed, recipe.weight_decay, "weights"), (plain, 0.0, "norms, biases")):
         if members:
             count = sum(p.numel() for _, p in members)
-            rows.append(
-                PlanRow(f"{group} · {kind}", tuple(n for n, _ in members), count, "trained", lr, decay)
-            )
+            rows.append(PlanRow(f"{group} · {kind}", tuple(n for n, _ in members), count, "trained", lr, decay))
     return rows
 
 

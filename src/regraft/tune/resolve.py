@@ -99,9 +99,7 @@ def choose_taps(recipe: Recipe, traced: Traced, probe: ProbeResult | None) -> tu
 def _parse_tap(text: str, traced: Traced) -> Tap:
     name, at, grid = text.partition("@")
     if at and not grid.isdigit():
-        raise RecipeError(
-            f"taps = {text!r}: the grid after @ must be a number. For example: taps = '{name}@4'."
-        )
+        raise RecipeError(f"taps = {text!r}: the grid after @ must be a number. For example: taps = '{name}@4'.")
     cut = traced.cut(name)
     flat = len(cut.shape) == 1
     return Tap(cut.name, int(grid) if at else (0 if flat else 1))
@@ -189,9 +187,7 @@ def upper_network(plan: Plan, source: Source, traced: Traced, head: LinearHead) 
 Tensors = list[tuple[str, Tensor]]
 
 
-def _body_rows(
-    recipe: Recipe, source: Source, traced: Traced, cut: str, taps: Sequence[Tap]
-) -> list[PlanRow]:
+def _body_rows(recipe: Recipe, source: Source, traced: Traced, cut: str, taps: Sequence[Tap]) -> list[PlanRow]:
     members = _members(source, traced, cut, taps)
     top = max((stage for stage, state in members if state == "trained"), default=0)
     statistics = _statistics(traced)
@@ -199,17 +195,13 @@ def _body_rows(
     for (stage, state), tensors in sorted(members.items()):
         group = traced.stages[stage].name if stage < len(traced.stages) else "classifier"
         if state == "trained":
-            rows += _trained_stage(
-                group, tensors, recipe, recipe.lr * recipe.layer_decay ** (top - stage), statistics
-            )
+            rows += _trained_stage(group, tensors, recipe, recipe.lr * recipe.layer_decay ** (top - stage), statistics)
         else:
             rows.append(_still_row(group, tensors, state, statistics))
     return rows
 
 
-def _members(
-    source: Source, traced: Traced, cut: str, taps: Sequence[Tap]
-) -> dict[tuple[int, State], Tensors]:
+def _members(source: Source, traced: Traced, cut: str, taps: Sequence[Tap]) -> dict[tuple[int, State], Tensors]:
     """Every tensor of the source, by the stage it is first used in and by what becomes of it."""
     ends = [tap.cut for tap in taps]
     delivered = between(traced, "input", ends).state_dict().keys()
@@ -241,9 +233,7 @@ def _statistics(traced: Traced) -> set[str]:
     return {str(n.target) for n in nodes if any("batch_norm" in str(user.target) for user in n.users)}
 
 
-def _trained_stage(
-    group: str, tensors: Tensors, recipe: Recipe, rate: float, statistics: set[str]
-) -> list[PlanRow]:
+def _trained_stage(group: str, tensors: Tensors, recipe: Recipe, rate: float, statistics: set[str]) -> list[PlanRow]:
     named = [(BODY + name, tensor) for name, tensor in tensors]
     rows = trained_rows(group, [(name, t) for name, t in named if isinstance(t, nn.Parameter)], recipe, rate)
     moving = [(name, t) for name, t in tensors if name in statistics and recipe.batch_norm == "train"]
@@ -262,9 +252,7 @@ def _still_row(group: str, tensors: Tensors, state: State, statistics: set[str])
     return PlanRow(group, tuple(BODY + name for name, _ in tensors), count, state, batch_norm=norm)
 
 
-def _head_rows(
-    recipe: Recipe, traced: Traced, taps: Sequence[Tap], n_classes: int, epochs: int
-) -> list[PlanRow]:
+def _head_rows(recipe: Recipe, traced: Traced, taps: Sequence[Tap], n_classes: int, epochs: int) -> list[PlanRow]:
     head = LinearHead.zeros(feature_width(traced, taps), n_classes)
     named = [(HEAD + name, parameter) for name, parameter in head.named_parameters()]
     rows = trained_rows("head", named, recipe, _head_rate(recipe, head.weight.shape[1]))
