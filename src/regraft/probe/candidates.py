@@ -29,11 +29,13 @@ class Candidate:
 
     Args:
         taps: where the features come from.
-        head: "lda", "ridge" or "logistic".
+        head: "lda", "ridge" or "logistic"; "average" for the mean of other candidates' heads.
+        members: those other candidates; their taps are among `taps`.
     """
 
     taps: tuple[Tap, ...]
     head: str
+    members: tuple[Candidate, ...] = ()
 
 
 def taps_wanted(traced: Traced) -> tuple[Tap, ...]:

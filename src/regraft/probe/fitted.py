@@ -52,15 +52,23 @@ def temperature(scores: np.ndarray, y: np.ndarray) -> float:
     """The factor on scores (N, K) that makes their softmax most likely; the ranking of classes stays.
 
     Ridge scores are near -1 and 1, LDA scores can be in the hundreds: neither is a log-probability until
-    scaled. One number, fitted on held-out scores.
+    scaled. One number, fitted on held-out scores; labels count as (N + 1) / (N + 2) certain, after Platt, or
+    scores that are right for every one of few rows would ask for an infinite factor.
 
     References:
         Guo, Pleiss, Sun, Weinberger (2017), "On calibration of modern neural networks", arXiv:1706.04599.
+        Platt (1999), "Probabilistic outputs for support vector machines".
     """
     spread = float(np.std(scores)) or 1.0
-    found = minimize_scalar(
-        lambda log: log_loss(np.exp(log) / spread * scores, y), bounds=(-7.0, 7.0), method="bounded"
-    )
+    doubt = 1 / (len(y) + 2)
+    others = (scores.sum(axis=1) - scores[np.arange(len(y)), y]) / (scores.shape[1] - 1)
+    gap = float(np.mean(scores[np.arange(len(y)), y] - others))
+
+    def loss(log: float) -> float:
+        factor = np.exp(log) / spread
+        return log_loss(factor * scores, y) + doubt * factor * gap
+
+    found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
     return float(np.exp(found.x) / spread)
 
 
@@ -82,6 +90,4 @@ def assemble(
         scale=np.concatenate([block.scale for block in space.blocks]),
     )
     scores = held_out * factor
-    return Fitted(
-        head, name, {**settings, "temperature": factor}, accuracy(scores, y), log_loss(scores, y), scores
-    )
+    return Fitted(head, name, {**settings, "temperature": factor}, accuracy(scores, y), log_loss(scores, y), scores)

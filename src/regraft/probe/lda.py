@@ -29,9 +29,7 @@ from regraft.probe.fitted import Fitted, assemble
 from regraft.probe.rows import QuickSpace, RowSpace, quick_space, width
 
 
-def lda(
-    X: np.ndarray | RowSpace | QuickSpace, y: np.ndarray, n_classes: int, shrinkage: float | None = None
-) -> Fitted:
+def lda(X: np.ndarray | RowSpace | QuickSpace, y: np.ndarray, n_classes: int, shrinkage: float | None = None) -> Fitted:
     """Shrinkage LDA, scored by leave-one-out.
 
     Args:
@@ -90,9 +88,7 @@ def _shrunk(centred: np.ndarray, s: float, n_features: int) -> np.ndarray:
     return covariance
 
 
-def _loo_scores(
-    white: np.ndarray, means: np.ndarray, y: np.ndarray, counts: np.ndarray, s: float
-) -> np.ndarray:
+def _loo_scores(white: np.ndarray, means: np.ndarray, y: np.ndarray, counts: np.ndarray, s: float) -> np.ndarray:
     """Scores (N, K) of each row under the model of all other rows; white (N, r), means (K, r)."""
     n_rows, own = len(white), np.arange(len(white))
     n_own = counts[y].astype(float)

@@ -103,9 +103,7 @@ def _fit(
         return value, np.concatenate([(design.T @ residual + penalised).ravel(), residual.sum(axis=0) * lift])
 
     start = np.concatenate([(weights / stretch).ravel(), bias / lift])
-    found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-4 * np.sqrt(len(y))}
-    )
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-4 * np.sqrt(len(y))})
     return found.x[: -shape[1]].reshape(shape) * stretch, found.x[-shape[1] :] * lift
 
 

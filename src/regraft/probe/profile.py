@@ -9,8 +9,8 @@ Three rounds, each only for what the last one left standing:
 Selection uses the validation split and the training split's own held-out scores together, each example
 counting once. Candidates whose accuracy is within one standard error of the best are not told apart by it;
 among those the least log-loss wins, which moves less than accuracy does when one example changes, and among
-equals the one with fewer features. The average of the best heads (`average`) stands beside them as one more
-candidate. The test split is not read.
+equals the one with fewer features. The average of the best heads (`average`) is delivered unless its accuracy
+is more than a standard error below. The test split is not read.
 
 Shape letters: N examples, D features, K classes.
 """
@@ -18,7 +18,7 @@ Shape letters: N examples, D features, K classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,13 +27,13 @@ from threadpoolctl import threadpool_limits
 from regraft.cache import Tap
 from regraft.cut import Traced
 from regraft.errors import DataError
-from regraft.probe.average import LARGEST, average
+from regraft.probe.average import LARGEST, average, averaged, columns_of
 from regraft.probe.candidates import FINEST, Candidate, Features, candidates, derived, tap_width
 from regraft.probe.fitted import Fitted
 from regraft.probe.lda import lda
 from regraft.probe.logistic import logistic
-from regraft.probe.ridge import ridge
 from regraft.probe.results import ProbeResult, judged, select, without_values
+from regraft.probe.ridge import ridge
 from regraft.probe.rows import Block, quick_space, row_space, standardise
 
 # Largest N·D of one candidate (float32: 240 MB), and floating-point operations of the first round, about ten
@@ -104,12 +104,17 @@ def depth_profile(
     # Threads that wait for each other cost more than small products gain: 20 times the time on busy cores.
     with threadpool_limits(limits=1 if len(y_train) < _SMALL else None, user_api="blas"):
         results = _rounds(bench, sets, deadline)
+        single = select(results)
+        if single.val_scores is None:  # it came to the front after its values were dropped
+            single = bench.judge(single.candidate)
     if time.monotonic() > deadline:
         notes = (*notes, f"Stopped after {time_limit:g} seconds with {len(results)} candidates tried.")
-    single = select(results)
-    both = average(results, y_train, y_val)
-    best = both if both is not None and both.log_loss < single.log_loss else single
-    return _in_depth_order([*results, *([both] if both else [])], best, single, traced, notes)
+    mean = average(results, y_train, y_val)
+    if mean is None:
+        return _in_depth_order(results, single, single, traced, notes)
+    # Not by log-loss: the single best is the luckiest of a hundred, the average is not.
+    best = mean if mean.score >= single.score - single.se else single
+    return _in_depth_order([*results, mean], best, single, traced, notes)
 
 
 def _rounds(bench: _Bench, sets: Sequence[tuple[Tap, ...]], deadline: float) -> list[ProbeResult]:
@@ -153,28 +158,36 @@ def affordable(traced: Traced, n_rows: int) -> tuple[list[tuple[Tap, ...]], tupl
     )
 
 
-def refit(candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, *, seed: int = 0) -> Fitted:
+def refit(
+    candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, traced: Traced, *, seed: int = 0
+) -> Fitted:
     """A candidate's head fitted on other rows, for example training and validation together.
 
     The settings are chosen again, by leave-one-out (ridge), cross-validation (logistic) or Ledoit and Wolf's
     formula (LDA): the best penalty depends on the number of rows.
 
     Args:
-        candidate: which head.
+        candidate: which head; every member of an average is fitted.
         X: (N, D), the rows of its taps side by side.
         y: (N,).
         n_classes: K.
+        traced: the network, for the widths of the taps.
         seed: which rows share a fold.
     """
-    return _fit(candidate.head, X, y, n_classes, seed)
+    cuts = {cut.name: cut for cut in traced.stages}
+    widths = {tap: tap_width(cuts[tap.cut], tap) for tap in candidate.taps}
+    blocks = {tap: standardise(X[:, columns_of([tap], widths)]) for tap in candidate.taps}
+    members = candidate.members or (candidate,)
+    fits = [_fit(m.head, [blocks[tap] for tap in m.taps], y, n_classes, seed) for m in members]
+    if len(fits) == 1:
+        return fits[0]
+    return averaged(fits, members, widths, y)
 
 
 class _Bench:
     """Standardised features at hand, and candidates judged on them."""
 
-    def __init__(
-        self, features: Features, y_train: np.ndarray, y_val: np.ndarray, n_classes: int, seed: int
-    ) -> None:
+    def __init__(self, features: Features, y_train: np.ndarray, y_val: np.ndarray, n_classes: int, seed: int) -> None:
         self._features = features
         self._y = {"train": y_train, "val": y_val}
         self._n_classes = n_classes
@@ -188,9 +201,10 @@ class _Bench:
         pairs = [self._block(tap) for tap in candidate.taps]
         space = [block for block, _ in pairs]
         fitted = _fit(candidate.head, space, self._y["train"], self._n_classes, self._seed)
+        widths = [block.rows.shape[1] for block in space]
         val_scores = _scores(fitted, [rows for _, rows in pairs])
         seconds = time.perf_counter() - started
-        return judged(candidate, fitted, val_scores, self._y["train"], self._y["val"], seconds)
+        return judged(candidate, fitted, widths, val_scores, self._y["train"], self._y["val"], seconds)
 
     def _block(self, tap: Tap) -> tuple[Block, np.ndarray]:
         if tap in self._kept:
@@ -226,9 +240,7 @@ def _scores(fitted: Fitted, blocks: Sequence[np.ndarray]) -> np.ndarray:
     return np.sum(products, axis=0) + fitted.head.bias.detach().numpy()
 
 
-def _standing(
-    sets: Sequence[tuple[Tap, ...]], results: Sequence[ProbeResult], most: int
-) -> list[tuple[Tap, ...]]:
+def _standing(sets: Sequence[tuple[Tap, ...]], results: Sequence[ProbeResult], most: int) -> list[tuple[Tap, ...]]:
     """The sets that go into the next round: the last layer, and those of the best results so far."""
     if not results:
         return list(sets)
@@ -237,7 +249,11 @@ def _standing(
 
 
 def _in_depth_order(
-    results: Sequence[ProbeResult], best: ProbeResult, traced: Traced, notes: tuple[str, ...]
+    results: Sequence[ProbeResult],
+    best: ProbeResult,
+    single: ProbeResult,
+    traced: Traced,
+    notes: tuple[str, ...],
 ) -> DepthProfile:
     names = tuple(cut.name for cut in traced.stages)
 
@@ -245,8 +261,9 @@ def _in_depth_order(
         taps = result.candidate.taps
         return len(taps) > 1, [names.index(tap.cut) for tap in taps], result.n_features
 
-    full = [best if result.candidate == best.candidate else result for result in results]
-    return DepthProfile(tuple(sorted(full, key=place)), best, names, notes)
+    full = [single if result.candidate == single.candidate else result for result in results]
+    light = [r if r in (best, single) else without_values(r) for r in full]
+    return DepthProfile(tuple(sorted(light, key=place)), best, single, names, notes)
 
 
 def _work(n_rows: int, width: int) -> float:

@@ -27,9 +27,7 @@ from regraft.probe.rows import RowSpace, row_space
 RELATIVE_LAMBDAS = tuple(float(value) for value in np.logspace(-4, 2, 13))
 
 
-def ridge(
-    X: np.ndarray | RowSpace, y: np.ndarray, n_classes: int, lambdas: Sequence[float] | None = None
-) -> Fitted:
+def ridge(X: np.ndarray | RowSpace, y: np.ndarray, n_classes: int, lambdas: Sequence[float] | None = None) -> Fitted:
     """A ridge classifier whose lambda is the best of `lambdas` by leave-one-out.
 
     Args:
@@ -53,9 +51,7 @@ def ridge(
     tried = [loo_scores(space, targets, value) for value in lambdas]
     best = max(range(len(tried)), key=lambda i: _merit(tried[i], targets, y))
     weights = _solve(space, targets, lambdas[best])
-    return assemble(
-        "ridge", space, y, weights, targets.mean(axis=0), tried[best], {"lambda": float(lambdas[best])}
-    )
+    return assemble("ridge", space, y, weights, targets.mean(axis=0), tried[best], {"lambda": float(lambdas[best])})
 
 
 def one_vs_rest(y: np.ndarray, n_classes: int) -> np.ndarray:
