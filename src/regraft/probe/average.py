@@ -44,7 +44,7 @@ def average(results: Sequence[ProbeResult], y_train: np.ndarray, y_val: np.ndarr
     fitted = averaged([member.fitted for member in members], chosen, widths, y_train)
     val_scores = _mean_scores([member.val_scores for member in members]) * fitted.settings["temperature"]
     return judged(
-        Candidate(tuple(widths), "average", chosen),
+        Candidate(tuple(widths), "average", chosen, tuple(widths.values())),
         fitted,
         tuple(widths.values()),
         val_scores,

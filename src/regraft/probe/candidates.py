@@ -31,11 +31,13 @@ class Candidate:
         taps: where the features come from.
         head: "lda", "ridge" or "logistic"; "average" for the mean of other candidates' heads.
         members: those other candidates; their taps are among `taps`.
+        widths: of an average, how many features come from each of `taps`.
     """
 
     taps: tuple[Tap, ...]
     head: str
     members: tuple[Candidate, ...] = ()
+    widths: tuple[int, ...] = ()
 
 
 def taps_wanted(traced: Traced) -> tuple[Tap, ...]:

@@ -158,9 +158,7 @@ def affordable(traced: Traced, n_rows: int) -> tuple[list[tuple[Tap, ...]], tupl
     )
 
 
-def refit(
-    candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, traced: Traced, *, seed: int = 0
-) -> Fitted:
+def refit(candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, *, seed: int = 0) -> Fitted:
     """A candidate's head fitted on other rows, for example training and validation together.
 
     The settings are chosen again, by leave-one-out (ridge), cross-validation (logistic) or Ledoit and Wolf's
@@ -171,17 +169,14 @@ def refit(
         X: (N, D), the rows of its taps side by side.
         y: (N,).
         n_classes: K.
-        traced: the network, for the widths of the taps.
         seed: which rows share a fold.
     """
-    cuts = {cut.name: cut for cut in traced.stages}
-    widths = {tap: tap_width(cuts[tap.cut], tap) for tap in candidate.taps}
-    blocks = {tap: standardise(X[:, columns_of([tap], widths)]) for tap in candidate.taps}
-    members = candidate.members or (candidate,)
-    fits = [_fit(m.head, [blocks[tap] for tap in m.taps], y, n_classes, seed) for m in members]
-    if len(fits) == 1:
-        return fits[0]
-    return averaged(fits, members, widths, y)
+    if not candidate.members:
+        return _fit(candidate.head, X, y, n_classes, seed)
+    widths = dict(zip(candidate.taps, candidate.widths, strict=True))
+    blocks = {tap: standardise(X[:, columns_of([tap], widths)]) for tap in widths}
+    fits = [_fit(m.head, [blocks[tap] for tap in m.taps], y, n_classes, seed) for m in candidate.members]
+    return averaged(fits, candidate.members, widths, y)
 
 
 class _Bench:

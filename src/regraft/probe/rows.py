@@ -71,14 +71,14 @@ def standardise(X: np.ndarray) -> Block:
     Args:
         X: (N, D), floating point.
     """
-    X = np.asarray(X)
     mean = X.mean(axis=0, dtype=np.float64)
-    scale = X.std(axis=0, dtype=np.float64)
-    scale[scale <= _CONSTANT * np.abs(mean)] = 0.0
-    # A constant feature is centred but not stretched; its row in every head is then (almost) zero.
-    safe = np.where(scale == 0.0, 1.0, scale)
-    rows = ((X - mean) / safe).astype(np.result_type(X.dtype, np.float32))
-    rows[:, scale == 0.0] = 0.0
+    rows = (X - mean).astype(np.result_type(X.dtype, np.float32))
+    scale = np.sqrt(np.einsum("nd,nd->d", rows, rows, dtype=np.float64) / len(X))
+    constant = scale <= _CONSTANT * np.abs(mean)
+    # A constant feature is centred but not stretched; its weight in every head is then zero.
+    safe = np.where(constant, 1.0, scale)
+    rows /= safe.astype(rows.dtype)
+    rows[:, constant] = 0.0
     return Block(rows, mean, safe)
 
 
