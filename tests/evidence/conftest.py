@@ -81,12 +81,8 @@ def _data() -> dict:
         "name": "digits",
         "modality": "image",
         "classes": CLASSES,
-        "counts": {
-            split: dict.fromkeys(CLASSES, n) for split, n in (("train", 5), ("val", 29), ("test", 36))
-        },
-        "problems": [
-            {"kind": "truncated", "name": "train/3/img_0007.png", "detail": "ends after 212 of 400 bytes"}
-        ],
+        "counts": {split: dict.fromkeys(CLASSES, n) for split, n in (("train", 5), ("val", 29), ("test", 36))},
+        "problems": [{"kind": "truncated", "name": "train/3/img_0007.png", "detail": "ends after 212 of 400 bytes"}],
     }
 
 

@@ -128,6 +128,29 @@ def test_pictures_keep_text_and_take_the_pages_colours(run: Path):
     assert "#0a0b" not in page
 
 
+def test_many_stages_with_long_names_leave_room_for_the_profile(run: Path):
+    """On a telephone too: the labels of the first and the last stage stand far apart."""
+    stages = [f"blocks.{i}.a_module_with_a_long_name.conv_pwl" for i in range(16)]
+    rows = [
+        {"stage": stage, "grid": 4, "head": head, "val_accuracy": 0.8, "se": 0.02}
+        for stage in stages
+        for head in ("lda", "ridge", "logistic")
+    ]
+    (run / "profile.json").write_text(json.dumps(rows))
+    narrow = re.findall(r'<div class="narrow">(.*?)</svg>', _html(run), re.DOTALL)[1]
+    left = [float(x) for x in re.findall(r"rotate\(-60 ([\d.]+) ", narrow)]
+    assert max(left) - min(left) > 130
+
+
+def test_probes_without_validation_are_compared_by_their_score(run: Path):
+    rows = json.loads((run / "profile.json").read_text())
+    unjudged = [row | {"val_accuracy": float("nan"), "score": row["cv_accuracy"]} for row in rows]
+    (run / "profile.json").write_text(json.dumps(unjudged))
+    page = _html(run)
+    assert "Training split (held out), N = 50, and validation split, N = 290, together" in page
+    assert "nan" not in page.split("<main")[1].split("base64")[0]
+
+
 def test_a_run_with_metrics_alone_has_a_report(tmp_path: Path):
     (tmp_path / "metrics.json").write_text(json.dumps(MINIMAL))
     page = _html(tmp_path)

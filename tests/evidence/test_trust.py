@@ -86,9 +86,7 @@ def test_mistakes_come_most_confident_first_and_no_more_than_asked():
     assert [row.name for row in confident_mistakes(rows, most=1)] == ["b"]
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [((8, 8), (128, 128)), ((640, 320), (128, 64)), ((100, 50), (100, 50))]
-)
+@pytest.mark.parametrize(("size", "expected"), [((8, 8), (128, 128)), ((640, 320), (128, 64)), ((100, 50), (100, 50))])
 def test_pictures_are_kept_small_and_small_ones_grow(size: tuple, expected: tuple, tmp_path: Path):
     row = Answer("9f", "", "a", "b", 1.0)
     assert save_pictures(tmp_path, [row], lambda key: Image.new("P", size)) == 1

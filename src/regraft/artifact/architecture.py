@@ -59,9 +59,7 @@ def _lies_in(folder: Path, module: str) -> bool:
     """Whether importing this module, looked up from the current directory, would run a file of the folder."""
     parts = module.split(".")
     places = [Path.cwd().joinpath(*parts[:i]) for i in range(1, len(parts) + 1)]
-    files = [
-        f"{place}{ending}{suffix}" for place in places for ending in ("", "/__init__") for suffix in SUFFIXES
-    ]
+    files = [f"{place}{ending}{suffix}" for place in places for ending in ("", "/__init__") for suffix in SUFFIXES]
     return any(folder.resolve() in Path(file).resolve().parents for file in files if Path(file).is_file())
 
 

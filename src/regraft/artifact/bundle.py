@@ -142,9 +142,7 @@ def save(
     about = {"recipe": dict(recipe or {}), "metrics": dict(metrics or {})}
     with _renamed_when_whole(folder) as new:
         save_file(_tensors(network), new / WEIGHTS, metadata={"format": "pt"})
-        save_file(
-            {"pixels": torch.from_numpy(shown), "probabilities": torch.from_numpy(expected)}, new / SELFTEST
-        )
+        save_file({"pixels": torch.from_numpy(shown), "probabilities": torch.from_numpy(expected)}, new / SELFTEST)
         config = {
             "format": FORMAT,
             "version": VERSION,
@@ -322,9 +320,7 @@ def _load_strictly(network: nn.Module, tensors: Mapping[str, torch.Tensor], fold
 def _self_test(network: nn.Module, bundle: Bundle) -> None:
     stored = _safetensors(bundle.folder / SELFTEST)
     if stored.keys() != {"pixels", "probabilities"} or not stored["pixels"].numel():
-        raise BundleError(
-            f"{bundle.folder / SELFTEST} has no examples. Save the model again: save(folder, ...)"
-        )
+        raise BundleError(f"{bundle.folder / SELFTEST} has no examples. Save the model again: save(folder, ...)")
     pixels, expected = stored["pixels"].numpy(), stored["probabilities"].numpy()
     if pixels.shape[1:] != bundle.input.size or expected.shape != (len(pixels), len(bundle.classes)):
         raise BundleError(
@@ -382,13 +378,9 @@ def _check_saving(
     folder: Path, network: nn.Module, classes: Sequence[str], pixels: np.ndarray, *, replace: bool
 ) -> None:
     if folder.exists() and not replace and (not folder.is_dir() or any(folder.iterdir())):
-        raise BundleError(
-            f"{folder} already holds something. Choose another: save({str(folder) + '-2'!r}, ...)"
-        )
+        raise BundleError(f"{folder} already holds something. Choose another: save({str(folder) + '-2'!r}, ...)")
     if replace and folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise BundleError(
-            f"{folder} is no saved model, so it is not replaced. Choose another folder: save(...)"
-        )
+        raise BundleError(f"{folder} is no saved model, so it is not replaced. Choose another folder: save(...)")
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) == 0:
         raise BundleError(
             f"pixels must be uint8 (n, C, H, W) with n at least 1, got {pixels.dtype} {pixels.shape}. "

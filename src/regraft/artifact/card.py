@@ -6,17 +6,15 @@ import json
 import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from regraft.evidence.report import percent, points
+from regraft.evidence.report import percent, points, source_name
 
 # Identifiers that the hub knows; any other licence is "other" with its own name beside it.
 _LICENCES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail"),
     *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "unknown"),
 )
-_SCHEMES = ("hf", "timm", "torchvision", "regraft")
 
 
 @cache
@@ -53,7 +51,7 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
     return _template().render(
         config=config,
         source=source,
-        origin_name=_shown(source["uri"]),
+        origin_name=source_name(source["uri"]),
         licence=_licence(source["licence"]),
         base_model=_hub_name(source["uri"]),
         test=metrics.get("test"),
@@ -86,12 +84,6 @@ def _licence(name: str) -> dict[str, str]:
     if known in _LICENCES:
         return {"license": known}
     return {"license": "other", "license_name": name.strip()} if name.strip() else {"license": "unknown"}
-
-
-def _shown(uri: str) -> str:
-    """A URI as it is; of a path only the last part: a card travels, and folders at home are private."""
-    looks_like_path = "/" in uri and "://" not in uri and uri.partition(":")[0] not in _SCHEMES
-    return Path(uri).name if looks_like_path else uri
 
 
 def _hub_name(uri: str) -> str:

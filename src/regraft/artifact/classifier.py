@@ -122,9 +122,7 @@ class Classifier:
             parts.append(probabilities(self.network, pixels, batch_size))
             kept += [pictures.examples[i].name for i in where]
         if on_bad is None and bad:
-            raise DataError(
-                f"{listed(bad, len(kept) + len(bad))}\nLeave them out: model.predict(..., on_bad=print)"
-            )
+            raise DataError(f"{listed(bad, len(kept) + len(bad))}\nLeave them out: model.predict(..., on_bad=print)")
         for problem in bad:
             assert on_bad is not None
             on_bad(problem)

@@ -43,6 +43,7 @@ _STYLE = {
     "legend.frameon": False,
     "figure.facecolor": "none",
 }
+Plot = Callable[[Axes, bool], None]  # draws into axes; told whether they are for a telephone
 WIDE, NARROW = 7.6, 3.7  # inches at 72 points: the page's column, and a telephone's
 
 
@@ -63,13 +64,13 @@ class Picture:
     narrow: str
 
 
-def draw(name: str, alt: str, plot: Callable[[Axes], None], height: float, narrow_height: float = 0) -> Picture:
+def draw(name: str, alt: str, plot: Plot, height: float, narrow_height: float = 0) -> Picture:
     """Draw one figure in both widths.
 
     Args:
         name: unique on the page.
         alt: text alternative, one or two sentences.
-        plot: draws into the axes it is given.
+        plot: draws into the axes it is given; told whether they are for a telephone.
         height: inches at full width.
         narrow_height: inches at telephone width; like `height` if 0.
     """
@@ -77,14 +78,14 @@ def draw(name: str, alt: str, plot: Callable[[Axes], None], height: float, narro
     return Picture(name, alt, wide, _svg(f"{name}-s", alt, plot, (NARROW, narrow_height or height)))
 
 
-def _svg(name: str, alt: str, plot: Callable[[Axes], None], size: tuple[float, float]) -> str:
+def _svg(name: str, alt: str, plot: Plot, size: tuple[float, float]) -> str:
     buffer = io.StringIO()
     style: dict[Any, Any] = _STYLE | {"svg.hashsalt": name}
     with mpl.rc_context(style), warnings.catch_warnings():
         # Glyphs are drawn by the reader's own fonts; the one used for measuring need not have them.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
-        plot(figure.add_subplot())
+        plot(figure.add_subplot(), size[0] == NARROW)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
     return _for_page(buffer.getvalue(), name, alt)
@@ -139,7 +140,7 @@ def depth_profile(rows: Sequence[dict[str, Any]]) -> Picture:
         f"{chosen['stage']}, reaches {100 * reached(chosen):.1f} %."
     )
 
-    def plot(axes: Axes) -> None:
+    def plot(axes: Axes, narrow: bool) -> None:
         heads = list(dict.fromkeys(row["head"] for row in rows))
         for i, head in enumerate(heads):
             _profile_of_head(axes, best_per_stage(rows, head), places, i, len(heads), head)
@@ -147,11 +148,18 @@ def depth_profile(rows: Sequence[dict[str, Any]]) -> Picture:
         x = places.index(place) + _offset(heads.index(chosen["head"]), len(heads))
         y = 100 * reached(chosen)
         axes.plot([x], [y], "o", ms=15, mfc="none", mec=INK, mew=1.4, label="chosen")
-        axes.set_xticks(range(len(places)), places, rotation=40, ha="right", rotation_mode="anchor")
+        labels = [_shortened(place) for place in places]
+        turned = {"rotation": 60 if narrow else 40, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(len(places)), labels, **turned)
         axes.set_ylabel("right, %")
-        _finish(axes)
+        _finish(axes, columns=2 if narrow else 4)
 
     return draw("profile", alt, plot, 4.1, 4.4)
+
+
+def _shortened(name: str, most: int = 20) -> str:
+    """A long name without its middle, so that labels leave room for the picture."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"
 
 
 def _offset(i: int, n: int) -> float:
@@ -184,7 +192,7 @@ def controls(rows: Sequence[dict[str, Any]]) -> Picture:
     """
     alt = "Test accuracy: " + ", ".join(f"{in_words(row)} {100 * row['accuracy']:.1f} %" for row in rows) + "."
 
-    def plot(axes: Axes) -> None:
+    def plot(axes: Axes, narrow: bool) -> None:
         for i, row in enumerate(rows):
             _bar(axes, i, row)
         axes.set_yticks([])
@@ -202,12 +210,15 @@ def _bar(axes: Axes, i: int, row: dict[str, Any]) -> None:
     """The name stands above its bar: long names then cost no width, on a telephone too."""
     value = 100 * row["accuracy"]
     axes.barh(i, value, height=0.4, color=SERIES[0] if i == 0 else MUTED, alpha=1 if i == 0 else 0.45)
+    low, high = (100 * end for end in row.get("ci95") or (row["accuracy"], row["accuracy"]))
     if row.get("ci95"):
-        low, high = (100 * end for end in row["ci95"])
         axes.plot([low, high], [i, i], color=INK, lw=1.4, solid_capstyle="butt")
     weight = "bold" if i == 0 else "normal"
     axes.text(0, i - 0.27, in_words(row), va="bottom", color=INK, fontweight=weight)
-    axes.text(1.5, i + 0.01, f"{value:.1f} %", va="center", color=PAGE if i == 0 else INK, fontweight="bold")
+    inside = low > 30  # a short bar has its number beside it
+    colour = PAGE if inside and i == 0 else INK
+    x = 1.5 if inside else high + 1.5
+    axes.text(x, i + 0.01, f"{value:.1f} %", va="center", color=colour, fontweight="bold")
 
 
 def training_curves(rows: Sequence[dict[str, Any]]) -> Picture:
@@ -215,7 +226,7 @@ def training_curves(rows: Sequence[dict[str, Any]]) -> Picture:
     runs = list(dict.fromkeys(row.get("run", "") for row in rows))
     last = [f"{run or 'training'} ends at {100 * _last(rows, run):.1f} %" for run in runs]
 
-    def plot(axes: Axes) -> None:
+    def plot(axes: Axes, narrow: bool) -> None:
         for i, run in enumerate(runs):
             shown = [r for r in rows if r.get("run", "") == run and r["val_accuracy"] is not None]
             x, y = [r["updates"] for r in shown], [100 * r["val_accuracy"] for r in shown]
@@ -223,7 +234,7 @@ def training_curves(rows: Sequence[dict[str, Any]]) -> Picture:
             axes.plot(x, y, marker=marker, ms=3.5, lw=1.6, color=SERIES[i % len(SERIES)], label=run or None)
         axes.set_xlabel("updates")
         axes.set_ylabel("right on validation, %")
-        _finish(axes)
+        _finish(axes, columns=1 if narrow else 3)
 
     return draw("curves", f"Validation accuracy over updates: {'; '.join(last)}.", plot, 3.4, 3.4)
 
@@ -233,12 +244,11 @@ def _last(rows: Sequence[dict[str, Any]], run: str) -> float:
     return values[-1] if values else 0.0
 
 
-def _finish(axes: Axes) -> None:
+def _finish(axes: Axes, columns: int) -> None:
     axes.grid(axis="y", lw=0.6)
     axes.margins(x=0.03, y=0.08)
     entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if entries:
-        columns = 4 if axes.bbox.width > 72 * NARROW else 2
         ring = {"chosen": entries.pop("chosen")} if "chosen" in entries else {}
         entries |= ring  # after the heads, which it explains
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}

@@ -45,8 +45,12 @@ STATES = {  # of a plan's rows, and what the report says about each
     "fitted": "in closed form",
     "dropped": "not part of the model",
 }
-PROFILED = {False: "Validation split", True: "Training split (held out) and validation split together"}
-FACTS = {"trained above": "cut", "head reads": "taps", "epochs": "n_epochs", "updates": "updates"}
+FACTS = {  # in words -> key of plan.json
+    "trained above": "cut",
+    "head reads": "taps",
+    "epochs at most": "n_epochs",
+    "updates at most": "updates",
+}
 
 
 def render(run_dir: str | Path) -> Path:
@@ -189,7 +193,7 @@ def _page(run: Run) -> dict[str, Any]:
         "evidence": _evidence(run),
         "why": run.decision.get("why", []),
         "plan": _plan(run.plan),
-        "profile": _profile(run.profile),
+        "profile": _profile(run.profile, run.metrics),
         "curves": _curves(run.curves),
         **_answers(run),
         "suspects": _tiles(run, run.suspects[:MOST_PICTURES]),
@@ -202,7 +206,19 @@ def _page(run: Run) -> dict[str, Any]:
 
 
 def _title(run: Run) -> str:
-    return f"{run.data.get('name', 'a run')} from {run.metrics.get('source', 'a pretrained network')}"
+    return f"{run.data.get('name', 'a run')} from {source_name(run.metrics['source'])}"
+
+
+def source_name(uri: str) -> str:
+    """A source's URI; of a path only the last part: pages travel, and folders at home are private.
+
+    Example:
+        >>> source_name("timm:resnet18"), source_name("/home/ann/weights/net.th")
+        ('timm:resnet18', 'net.th')
+    """
+    scheme, colon, _ = uri.partition(":")
+    is_path = "/" in uri and "://" not in uri and not (colon and scheme.isalpha() and len(scheme) > 1)
+    return Path(uri).name if is_path else uri
 
 
 def headline(run: Run, noun: str) -> str:
@@ -241,7 +257,8 @@ def _evidence(run: Run) -> dict[str, Any]:
     test = run.metrics["test"]
     own = {"name": "regraft", "what": "regraft, the delivered model", "seconds": run.metrics.get("wall_s")}
     rows = [own | {key: test.get(key) for key in ("accuracy", "n", "ci95")}]
-    rows += [{"what": "", "seconds": None, "ci95": None} | row for row in run.evidence.get("controls", [])]
+    best_first = sorted(run.evidence.get("controls", []), key=lambda row: -row["accuracy"])
+    rows += [{"what": "", "seconds": None, "ci95": None} | row for row in best_first]
     against = _control_in_words(run.evidence) if run.evidence.get("control") else ""
     picture = controls(rows) if len(rows) > 1 else None
     return {**run.evidence, "against": against, "rows": rows, "picture": picture}
@@ -262,16 +279,16 @@ def _plan(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> str:
-    """A value of plan.json for people: lists joined, a tap as its cut and grid."""
-    if isinstance(value, dict):
-        grid = f" on a {value['grid']}×{value['grid']} grid" if value.get("grid") else ""
-        return f"{value['cut']}{grid}" if "cut" in value else ", ".join(f"{k} {v}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return " + ".join(_plain(item) for item in value)
-    return str(value)
+    """A value of plan.json for people; taps as their cuts and the grid they share."""
+    if not isinstance(value, list | tuple):
+        return str(value)
+    grids = sorted({tap["grid"] for tap in value})
+    pooled = " and ".join(f"{grid}×{grid}" for grid in grids if grid)
+    cuts = " + ".join(dict.fromkeys(tap["cut"] for tap in value))
+    return f"{cuts} (pooled on {pooled})" if pooled else cuts
 
 
-def _profile(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _profile(rows: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, Any]:
     """The depth profile's picture and the probes behind it, the best first."""
     from regraft.evidence.figures import depth_profile, reached
 
@@ -280,7 +297,15 @@ def _profile(rows: list[dict[str, Any]]) -> dict[str, Any]:
     blank = dict.fromkeys(("grid", "val_accuracy", "se", "cv_accuracy", "seconds", "dims"))
     full = [blank | {"chosen": False} | row for row in rows]
     ranked = sorted(full, key=lambda row: (not row["chosen"], -reached(row)))
-    return {"picture": depth_profile(full), "rows": ranked, "where": PROFILED["score" in rows[0]]}
+    return {"picture": depth_profile(full), "rows": ranked, "where": _where("score" in rows[0], metrics)}
+
+
+def _where(together: bool, metrics: dict[str, Any]) -> str:
+    """Which examples the probes were compared on."""
+    n = metrics["val"].get("n")
+    if together:
+        return f"Training split (held out), N = {metrics['n_train']}, and validation split, N = {n}, together"
+    return "Validation split" if n is None else f"Validation split, N = {n}"
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, Any]:
