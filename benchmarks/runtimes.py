@@ -1,7 +1,6 @@
-"""Which engine runs frozen layers fastest on this machine's CPU: milliseconds per picture and seconds to
-convert.
+"""Which engine runs frozen layers fastest on this machine's CPU: time per picture, and to convert.
 
-    python benchmarks/runtimes.py [--batch 64] [--repeats 3] [--models resnet18 …]
+    python benchmarks/runtimes.py [--batch 64] [--repeats 3] [--models resnet18 …] [--without ENGINE …]
 
 Random weights; uint8 pictures of 224x224; every engine runs the same graph, normalisation included, in
 float32 unless it says otherwise. Engines that are not installed are left out (ONNX Runtime needs
@@ -13,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -83,7 +83,9 @@ ENGINES: dict[str, Callable[[nn.Module], Run]] = {
 NEEDS = {"ONNX Runtime": "onnxruntime"}
 
 
-def measure(name: str, pixels: np.ndarray, repeats: int) -> dict[str, tuple[float, float, float]]:
+def measure(
+    name: str, engines: dict[str, Callable[[nn.Module], Run]], pixels: np.ndarray, repeats: int
+) -> dict[str, tuple[float, float, float]]:
     """For each engine: ms per picture, seconds to convert, difference to eager in standard deviations."""
     import timm
 
@@ -91,15 +93,13 @@ def measure(name: str, pixels: np.ndarray, repeats: int) -> dict[str, tuple[floa
     network = timm.create_model(name).eval()
     traced = trace(network, torch.zeros(2, *SIZE))
     model = TapModel(traced, [Tap("output")], (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).eval()
-    runs: dict[str, Run] = {}
-    converting: dict[str, float] = {}
-    for engine, build in ENGINES.items():
-        if engine in NEEDS and find_spec(NEEDS[engine]) is None:
-            continue
+    runs, converting = {}, {}
+    for engine, build in engines.items():
         started = time.perf_counter()
         runs[engine] = build(copy.deepcopy(model))
         runs[engine](pixels[:64])  # compiles, where an engine does that late
         converting[engine] = time.perf_counter() - started
+        print(f"{name}: {engine} ready after {converting[engine]:.1f} s", file=sys.stderr)
     reference = runs["PyTorch eager"](pixels)[0]
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(repeats):
@@ -117,6 +117,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--without", nargs="+", choices=list(ENGINES), default=[])
     return parser.parse_args()
 
 
@@ -125,11 +126,13 @@ def main() -> None:
     given = options()
     warnings.simplefilter("ignore")
     pixels = np.random.default_rng(0).integers(0, 256, (given.batch, *SIZE), dtype=np.uint8)
-    columns = {name: measure(name, pixels, given.repeats) for name in given.models}
+    left_out = {e for e, package in NEEDS.items() if find_spec(package) is None} | set(given.without)
+    engines = {engine: build for engine, build in ENGINES.items() if engine not in left_out}
+    columns = {name: measure(name, engines, pixels, given.repeats) for name in given.models}
     print(f"\n{torch.get_num_threads()} cores, batch {given.batch}, best of {given.repeats}:\n")
     print("| ms per picture (seconds to convert; difference) | " + " | ".join(columns) + " |")
     print("|---|" + "---|" * len(columns))
-    for engine in next(iter(columns.values())):
+    for engine in engines:
         cells = (column[engine] for column in columns.values())
         print(f"| {engine} | " + " | ".join(f"{ms:.1f} ({s:.1f} s; {d:.0e})" for ms, s, d in cells) + " |")
 

@@ -123,9 +123,7 @@ def read_meta(folder: Path) -> Meta:
         if version == FORMAT:
             meta = Meta(CacheKey.from_dict(content["key"]), tuple(content["shape"]), content["made"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CacheError(
-            f"{folder} is not a feature cache ({error}). Remove it: regraft cache clean"
-        ) from error
+        raise CacheError(f"{folder} is not a feature cache ({error}). Remove it: regraft cache clean") from error
     if meta is None:
         raise CacheError(
             f"{folder} has cache format {version}; this regraft reads format {FORMAT}. "

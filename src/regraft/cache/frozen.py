@@ -196,9 +196,7 @@ class _Pass:
         spec = self.transform.spec
         model = TapModel(self.traced, taps, spec.mean, spec.std).eval()
         name = runtimes.choose(runtime, self.device, len(todo.indices), spec.size)
-        batches = decode(
-            self.dataset, self.transform, todo.indices, batch_size=self.batch_size, on_bad=problems.append
-        )
+        batches = decode(self.dataset, self.transform, todo.indices, batch_size=self.batch_size, on_bad=problems.append)
         # The network is converted on one core while the others decode the first pictures.
         with ThreadPoolExecutor(1) as beside:
             ready = beside.submit(runtimes.build, model, name, self.device, spec.size)
@@ -207,17 +205,13 @@ class _Pass:
         if first:
             chosen = runtimes.checked(chosen, model, self.device, [str(tap) for tap in taps], first[0][1])
         computed, written = self._compute(chain(first, batches), chosen, todo)
-        return PassReport(
-            computed, todo.hits, 0.0, chosen.name, chosen.fallback_reason, written, tuple(problems)
-        )
+        return PassReport(computed, todo.hits, 0.0, chosen.name, chosen.fallback_reason, written, tuple(problems))
 
     def _compute(self, batches: Iterable[Batch], chosen: Chosen, todo: _Todo) -> tuple[int, int]:
         """Runs and writes; returns examples and bytes."""
         done = 0
         with ExitStack() as stack:
-            writers = {
-                tap: stack.enter_context(Writer(todo.folders[tap], todo.metas[tap])) for tap in todo.wanting
-            }
+            writers = {tap: stack.enter_context(Writer(todo.folders[tap], todo.metas[tap])) for tap in todo.wanting}
             for indices, pixels in batches:
                 keys = [self.dataset.examples[i].key for i in indices]
                 for (tap, writer), rows in zip(writers.items(), chosen.runtime.run(pixels), strict=True):

@@ -67,11 +67,7 @@ class CacheKey:
     def differs(self, other: CacheKey) -> list[str]:
         """The parts in which another key differs, in words."""
         pairs = ((name, getattr(other, name), getattr(self, name)) for name in self.__dataclass_fields__)
-        return [
-            f"{name} ({_short(theirs)}, here {_short(ours)})"
-            for name, theirs, ours in pairs
-            if theirs != ours
-        ]
+        return [f"{name} ({_short(theirs)}, here {_short(ours)})" for name, theirs, ours in pairs if theirs != ours]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they go into `cache.json`."""

@@ -166,13 +166,9 @@ class Pool(nn.Module):
         super().__init__()
         self.plan = pooled(shape, layout, grid)
         self.layout = layout
-        rows, columns = (
-            (area_weights(s, self.plan.grid) for s in self.plan.size) if self._has_grid else ([], [])
-        )
+        rows, columns = (area_weights(s, self.plan.grid) for s in self.plan.size) if self._has_grid else ([], [])
         # Derived from the shape: not a part of the state that is saved.
-        self.register_buffer(
-            "weights", torch.as_tensor(np.kron(rows, columns), dtype=torch.float32), persistent=False
-        )
+        self.register_buffer("weights", torch.as_tensor(np.kron(rows, columns), dtype=torch.float32), persistent=False)
 
     @property
     def _has_grid(self) -> bool:

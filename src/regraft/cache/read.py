@@ -42,9 +42,7 @@ class FeatureCache:
                 "Delete the folder, or use another: regraft fit … --cache DIR"
             )
         self._shards: list[Shard] = list(format.shards(folder, self._meta))
-        self._index = {
-            key: (s, r) for s, shard in enumerate(self._shards) for r, key in enumerate(shard.keys)
-        }
+        self._index = {key: (s, r) for s, shard in enumerate(self._shards) for r, key in enumerate(shard.keys)}
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
         format.mark_used(folder)
 

@@ -56,9 +56,7 @@ class TorchRuntime:
         self._device = torch.device(device)
         moved = copy.deepcopy(model).eval().to(self._device)
         moved = moved.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._model: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = (
-            torch.compile(moved) if compiled else moved
-        )
+        self._model: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = torch.compile(moved) if compiled else moved
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """(B, C, H, W) uint8 pixels to one float32 array (B, …) for each tap."""

@@ -28,9 +28,7 @@ class TapModel(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(
-        self, traced: Traced, taps: Sequence[Tap], mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
+    def __init__(self, traced: Traced, taps: Sequence[Tap], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         cuts = list(dict.fromkeys(tap.cut for tap in taps))
         self.body = between(traced, "input", cuts)

@@ -99,11 +99,7 @@ class Writer:
             raise CacheError(f"rows of shape {rows.shape[1:]} for a cache of shape {self._meta.shape}")
         with np.errstate(over="ignore"):
             fitted = np.ascontiguousarray(rows, dtype=self._meta.dtype)
-        if (
-            fitted.dtype.itemsize < rows.dtype.itemsize
-            and not np.isfinite(fitted).all()
-            and np.isfinite(rows).all()
-        ):
+        if fitted.dtype.itemsize < rows.dtype.itemsize and not np.isfinite(fitted).all() and np.isfinite(rows).all():
             raise CacheError(
                 f"features reach {abs(rows).max():.3g}, too large for {self._meta.dtype.name}. "
                 "Use frozen_pass(…, dtype='float32')"
