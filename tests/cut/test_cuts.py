@@ -87,6 +87,22 @@ class TestNames:
         assert len(rows) == len(traced.cuts)
 
 
+class TestStages:
+    def test_deep_networks_are_thinned_evenly(self) -> None:
+        traced = trace(
+            nn.Sequential(*(Residual(4) for _ in range(40)), nn.Flatten(), nn.Linear(36, 2)), torch.zeros(2, 4, 3, 3)
+        )
+        assert len(traced.stages) == 16
+        gaps = [b.index - a.index for a, b in zip(traced.stages, traced.stages[1:], strict=False)]
+        assert max(gaps) <= 2 * min(gaps[:-1])
+
+    def test_padding_the_input_is_no_stage(self) -> None:
+        model = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(256, 2))
+        traced = trace(model, torch.zeros(2, 3, 8, 8))
+        assert "0" in [cut.name for cut in traced.cuts]
+        assert all(cut.params_below for cut in traced.stages)
+
+
 class TestErrors:
     @pytest.mark.parametrize("layer", ["conv1", "bn1"])
     def test_a_place_with_a_shortcut_beside_it(self, traced: Traced, layer: str) -> None:

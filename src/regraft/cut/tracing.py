@@ -57,8 +57,9 @@ def _with_cuts(graph: fx.GraphModule, model: nn.Module, legal: list[fx.Node], na
     leaves = {path for path, _ in model.named_modules() if is_leaf(model, path)}
     names = unique_names(legal[:-1], leaves)
     feature = _feature(graph, legal)
-    ends = stage_ends(legal, feature, leaves)
-    cuts = _cuts(graph, legal, ["input", *names, "output"], ends)
+    below = _params_below(graph)
+    ends = [i for i in stage_ends(legal, feature, leaves) if below[legal[i]] or i == feature]  # padding is no stage
+    cuts = _cuts(graph, legal, ["input", *names, "output"], ends, below)
     return Traced(
         graph=graph,
         cuts=cuts,
@@ -79,9 +80,10 @@ def _feature(graph: fx.GraphModule, legal: list[fx.Node]) -> int:
     return legal.index(read[0]) if len(read) == 1 and read[0] in legal else max(0, len(legal) - 2)
 
 
-def _cuts(graph: fx.GraphModule, legal: list[fx.Node], names: list[str], ends: list[int]) -> tuple[Cut, ...]:
+def _cuts(
+    graph: fx.GraphModule, legal: list[fx.Node], names: list[str], ends: list[int], below: dict[fx.Node, int]
+) -> tuple[Cut, ...]:
     nodes = [primary_input(graph.graph), *legal]
-    below = _params_below(graph)
     cuts = []
     for i, (node, name) in enumerate(zip(nodes, names, strict=True)):
         shape = row_shape(node) or ()
