@@ -1,0 +1,53 @@
+"""regraft: bring labelled examples and pretrained networks; it finds out which to reuse and how much of it,
+trains only the rest, and proves that it paid off.
+
+The names below are in the order of the flow; `transfer` is the whole of it.
+"""
+
+from regraft.artifact import Classifier, Prediction, load  # a saved model, reloaded
+from regraft.cache import FeatureCache, Tap, frozen_pass  # frozen layers computed once
+from regraft.cut import Cut, Traced, between, join, split, trace  # places where a network can be taken apart
+from regraft.data import Dataset, Transform, read  # labelled examples
+from regraft.errors import RegraftError  # what a user can mend
+from regraft.estimator import TransferClassifier  # the same as a scikit-learn estimator
+from regraft.evidence import render  # a run's report
+from regraft.job import Job  # what a person asks for
+from regraft.probe import DepthProfile, depth_profile  # what each depth holds
+from regraft.source import Source, load_source  # pretrained networks
+from regraft.spec import InputSpec  # what a network expects
+from regraft.transfer import Outcome, transfer  # the whole story
+from regraft.tune import RECIPES, Plan, Recipe, resolve, train  # what is trained, and the one loop
+
+__all__ = [
+    "RECIPES",
+    "Classifier",
+    "Cut",
+    "Dataset",
+    "DepthProfile",
+    "FeatureCache",
+    "InputSpec",
+    "Job",
+    "Outcome",
+    "Plan",
+    "Prediction",
+    "Recipe",
+    "RegraftError",
+    "Source",
+    "Tap",
+    "Traced",
+    "TransferClassifier",
+    "Transform",
+    "between",
+    "depth_profile",
+    "frozen_pass",
+    "join",
+    "load",
+    "load_source",
+    "read",
+    "render",
+    "resolve",
+    "split",
+    "trace",
+    "train",
+    "transfer",
+]

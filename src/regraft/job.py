@@ -152,10 +152,10 @@ def open_source(uri: str, opening: Opening) -> Source:
     Raises:
         SourceError: it cannot be found, read, or matched to its architecture.
     """
-    return load_source(uri, arch=opening.arch, input=_input(opening))
+    return load_source(uri, arch=opening.arch, input=input_spec(opening))
 
 
-def _input(setting: Opening) -> InputSpec | None:
+def input_spec(setting: Opening) -> InputSpec | None:
     """The input that the flags describe; None leaves it to the source."""
     if setting.input_size is None:
         if setting.mean or setting.std:

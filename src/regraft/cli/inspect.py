@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from regraft.cli.flags import flags
-from regraft.cli.terminal import print_result, table_console
+from regraft.cli.terminal import print_result, table, table_console
 from regraft.cut import describe as describe_cuts
 from regraft.data import Dataset, read
 from regraft.evidence.record import data_facts

@@ -129,7 +129,11 @@ def _finetune(probe: Trial, means: Means, folder: Path, clock: Clock) -> tuple[T
 
 def describe_probe(result: ProbeResult) -> str:
     """A probe in a few words: head and where it reads."""
-    return f"{result.candidate.head} on {' + '.join(map(tap_name, result.candidate.taps))}"
+    candidate = result.candidate
+    if candidate.members:
+        cuts = list(dict.fromkeys(tap.cut for tap in candidate.taps))
+        return f"the average of {len(candidate.members)} heads on {len(cuts)} stages from {cuts[0]} to {cuts[-1]}"
+    return f"{candidate.head} on {' + '.join(map(tap_name, candidate.taps))}"
 
 
 def _why_probe(prospect: Prospect) -> str:

@@ -1,0 +1,81 @@
+"""`regraft pretrain`: a network trained on a related set, to be a source."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from regraft.cli.flags import flags
+from regraft.cli.terminal import terminal
+from regraft.data import read
+from regraft.job import Opening, device, input_spec
+from regraft.pretrain import SUPERVISED, pretrain_supervised
+from regraft.tune import Event
+
+
+@dataclass(frozen=True)
+class Pretraining(Opening):
+    """What `pretrain` is to do.
+
+    Args:
+        objective: what the network learns.
+        out: folder of the new source.
+        epochs: passes over the training split; None takes the recipe's.
+        val_fraction: share of the training pictures that is held out to be watched.
+        precision: of the forward pass.
+        licence: of the weights, for the card.
+        seed: of all that is drawn.
+        device: where PyTorch works.
+        skip_bad: leave out unreadable pictures.
+        resume: continue an interrupted run.
+    """
+
+    objective: Literal["supervised"] = field(default="supervised", metadata={"help": "What the network learns."})
+    out: Path = field(default=Path("source"), metadata={"help": "Folder of the new source."})
+    epochs: int | None = field(default=None, metadata={"help": "Passes over the training split.  [default: 20]"})
+    val_fraction: float = field(default=0.04, metadata={"help": "Share of the training pictures to be watched."})
+    precision: Literal["float32", "bfloat16"] = field(
+        default="float32", metadata={"help": "bfloat16 is faster where the processor has instructions for it."}
+    )
+    licence: str = field(default="", metadata={"help": "Of the weights, for the card."})
+    seed: int = field(default=0, metadata={"help": "Of all that is drawn."})
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "Where PyTorch works."})
+    skip_bad: bool = field(default=False, metadata={"help": "Leave out pictures that cannot be read."})
+    resume: bool = field(default=False, metadata={"help": "Continue an interrupted run."})
+
+
+@click.command()
+@click.argument("data")
+@flags(Pretraining)
+def command(data: str, **chosen: Any) -> None:
+    """Train an architecture (--arch) from fresh weights on DATA; --source can then name the new folder."""
+    asked = Pretraining(**chosen)
+    if asked.arch is None:
+        raise click.UsageError("say which network to train, for example --arch regraft:cifar10-resnet20")
+    pictures = read(data, skip_bad=asked.skip_bad, val_fraction=asked.val_fraction)
+    with terminal() as listener:
+
+        def tell(event: Event) -> None:
+            listener.progress("pretraining", event.updates, event.n_updates)
+            if event.kind == "epoch" and event.row.val_accuracy is not None:
+                listener.say(f"epoch {event.epoch}: {100 * event.row.val_accuracy:.1f} % on validation")
+
+        folder = pretrain_supervised(
+            pictures,
+            asked.arch,
+            out=asked.out,
+            epochs=asked.epochs,
+            seed=asked.seed,
+            device=device(asked.device),
+            recipe=SUPERVISED.with_(precision=asked.precision),
+            input=input_spec(asked),
+            licence=asked.licence,
+            command="regraft " + " ".join(sys.argv[1:]),
+            resume=asked.resume,
+            on_event=tell,
+        )
+    click.echo(folder)

@@ -1,0 +1,104 @@
+"""Wrong input: exit status 2, one message without a traceback that ends with what would have worked."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from conftest import TINY  # type: ignore[import-not-found]
+from PIL import Image
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+def refused(answer, *words):
+    assert answer.status == 2, answer.err
+    assert "Traceback" not in answer.err and answer.out == ""
+    for word in words:
+        assert word in answer.err, answer.err
+
+
+@pytest.fixture
+def fit(run, weights, tmp_path):
+    def call(data, *words, source=weights):
+        flags = ("--arch", TINY, "--recipe", "probe", "--evidence", "off", "--out", tmp_path / "run")
+        return run("fit", data, "--source", source, *flags, *words)
+
+    return call
+
+
+def test_empty_folder(fit, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(fit(tmp_path / "empty"), "empty")
+
+
+def test_data_that_does_not_exist_shows_near_names(fit, pictures):
+    refused(fit(pictures.with_name("shape")), "shapes")
+
+
+def test_one_class(fit, pictures):
+    for name in ("disc", "cross"):
+        for file in (pictures / name).iterdir():
+            file.unlink()
+        (pictures / name).rmdir()
+    refused(fit(pictures), "class")
+
+
+def test_a_class_with_one_picture(fit, pictures):
+    (pictures / "dot").mkdir()
+    Image.new("RGB", (32, 32)).save(pictures / "dot/only.png")
+    refused(fit(pictures), "dot")
+
+
+def test_bad_files_are_all_reported_and_can_be_skipped(fit, pictures):
+    (pictures / "disc/zero.jpg").write_bytes(b"")
+    (pictures / "disc/text.jpg").write_text("no picture")
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(pictures / "disc/cut.jpg")
+    whole = (pictures / "disc/cut.jpg").read_bytes()
+    (pictures / "disc/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    refused(fit(pictures), "zero.jpg", "text.jpg", "cut.jpg", "--skip-bad")
+    assert fit(pictures, "--skip-bad").status == 0
+
+
+def test_unknown_source_shows_close_matches(run, pictures, tmp_path):
+    for wrong, right in (("regraft:cifar10-resnet2", "cifar10-resnet20"), ("tim:resnet18", "timm:")):
+        refused(run("fit", pictures, "--source", wrong, "--out", tmp_path / "run"), right)
+
+
+def test_a_cut_that_does_not_exist_shows_the_nearest(fit, pictures):
+    refused(fit(pictures, "--recipe", "finetune", "--cut", "block22"), "block2")
+
+
+def test_a_checkpoint_of_another_architecture(fit, pictures, tmp_path):
+    path = tmp_path / "other.pt"
+    torch.save(torch.nn.Linear(3, 4).state_dict(), path)
+    refused(fit(pictures, source=path), "other.pt")
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused_by_name(fit, pictures, tmp_path, capsys):
+    path = tmp_path / "evil.pt"
+    path.write_bytes(pickle.dumps({"state_dict": Evil()}, protocol=2))
+    answer = fit(pictures, source=path)
+    refused(answer, "print")
+    assert "code ran" not in answer.out + answer.err
+
+
+def test_unknown_recipe_and_flag(fit, pictures):
+    refused(fit(pictures, "--recipe", "finetun"), "finetune")
+    answer = fit(pictures, "--sed", "3")
+    assert answer.status == 2 and "--seed" in answer.err
+
+
+def test_no_cuda_here(fit, pictures):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    refused(fit(pictures, "--device", "cuda"), "--device cpu")
+
+
+def test_a_folder_that_is_no_run_or_no_model(run, tmp_path):
+    refused(run("report", tmp_path))
+    refused(run("predict", tmp_path, tmp_path), str(tmp_path))

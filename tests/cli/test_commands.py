@@ -1,0 +1,81 @@
+"""The other commands: each shows what it promises, and says it in JSON when asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from conftest import TINY  # type: ignore[import-not-found]
+
+
+def test_inspect_lists_cuts_with_names_and_shapes(run, weights):
+    answer = run("inspect", weights, "--arch", TINY, "--json")
+    facts = json.loads(answer.out)
+    assert facts["cuts"][0]["name"] == "input" and facts["cuts"][0]["shape"] == [3, 32, 32]
+    assert all({"name", "shape"} <= cut.keys() for cut in facts["cuts"])
+
+
+def test_inspect_counts_a_dataset(run, pictures):
+    facts = json.loads(run("inspect", pictures, "--json").out)
+    assert facts["classes"] == ["cross", "disc", "square"]
+    assert sum(sum(counts.values()) for counts in facts["counts"].values()) == 60
+
+
+def test_tables_for_people(run, pictures, weights):
+    source = ("--source", weights, "--arch", TINY)
+    assert "params" in run("inspect", weights, "--arch", TINY).out.replace("parameters", "params")
+    assert "disc" in run("inspect", pictures).out
+    assert "best of all" in run("probe", pictures, *source).out
+    assert "trained above" in run("plan", pictures, *source, "--recipe", "finetune").out
+
+
+def test_plan_names_every_tensor_once(run, pictures, weights):
+    answer = run("plan", pictures, "--source", weights, "--arch", TINY, "--recipe", "finetune", "--json")
+    (plan,) = json.loads(answer.out)
+    names = [name for row in plan["rows"] for name in row["names"]]
+    assert len(names) == len(set(names)) and {row["state"] for row in plan["rows"]} >= {"trained", "frozen"}
+
+
+def test_probe_reads_no_test_split(run, pictures, weights):
+    (found,) = json.loads(run("probe", pictures, "--source", weights, "--arch", TINY, "--json").out)
+    assert found["best"] in found["profile"] and not any("test" in key for key in found["best"])
+
+
+def test_report_is_the_same_bytes_when_written_again(run, pictures, weights, tmp_path):
+    out = tmp_path / "run"
+    flags = ("--arch", TINY, "--recipe", "probe", "--evidence", "off", "--out", out)
+    assert run("fit", pictures, "--source", weights, *flags).status == 0
+    before = (out / "report.html").read_bytes()
+    assert run("report", out).status == 0
+    assert (out / "report.html").read_bytes() == before
+
+
+def test_cache_list_verify_clean(run, pictures, weights):
+    run("probe", pictures, "--source", weights, "--arch", TINY)
+    caches = json.loads(run("cache", "list", "--json").out)
+    assert caches and all(cache["rows"] == 60 for cache in caches)
+    assert run("cache", "verify").status == 0
+    assert run("cache", "clean").status == 0
+    assert json.loads(run("cache", "list", "--json").out) == []
+
+
+def test_a_damaged_cache_is_named_and_can_be_removed(run, pictures, weights):
+    run("probe", pictures, "--source", weights, "--arch", TINY)
+    folder = json.loads(run("cache", "list", "--json").out)[0]["folder"]
+    shard = next(Path(folder).glob("rows-*.npy"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    broken = run("cache", "verify")
+    assert broken.status == 2 and shard.stem in broken.out and "--remove" in broken.err
+    assert run("cache", "verify", "--remove").status == 0
+    assert run("cache", "verify").status == 0
+
+
+def test_pretrain_makes_a_source_that_fit_opens(run, pictures, tmp_path):
+    out = tmp_path / "source"
+    flags = ("--arch", TINY, "--epochs", 2, "--val-fraction", 0.2, "--out", out)
+    answer = run("pretrain", pictures, "--objective", "supervised", *flags)
+    assert answer.status == 0, answer.err
+    facts = json.loads(run("inspect", out, "--arch", TINY, "--json").out)
+    assert "missing" not in facts["report"] and facts["classes"] == 3

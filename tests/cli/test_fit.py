@@ -1,0 +1,102 @@
+"""From a folder of pictures to a saved model, through the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import CLASSES, TINY  # type: ignore[import-not-found]
+
+QUICK = ("--arch", TINY, "--seed", 3)
+
+
+@pytest.fixture
+def fit(run, pictures, weights, tmp_path):
+    def call(*words, out="run"):
+        return run("fit", pictures, "--source", weights, *QUICK, "--out", tmp_path / out, *words)
+
+    return call
+
+
+def test_fit_writes_everything_a_run_promises(fit, tmp_path):
+    answer = fit("--recipe", "probe", "--json")
+    assert answer.status == 0, answer.err
+    metrics = json.loads(answer.out)
+    assert metrics == json.loads((tmp_path / "run/metrics.json").read_text())
+    names = ("config.toml", "plan.json", "evidence.json", "curves.csv", "report.html", "report.md", "log.jsonl")
+    assert all((tmp_path / "run" / name).is_file() for name in names)
+    model = {"config.json", "model.safetensors", "README.md", "labels.txt", "selftest.safetensors"}
+    assert model <= {path.name for path in (tmp_path / "run/model").iterdir()}
+    assert metrics["test"]["n"] > 0 and 0 <= metrics["test"]["ci95"][0] <= metrics["test"]["accuracy"]
+    wanted = {"source", "cut", "recipe", "seed", "n_train", "wall_s", "peak_rss_mb", "cache_hits"}
+    assert wanted <= metrics.keys() and math.isfinite(metrics["val"]["accuracy"])
+
+
+def test_evidence_has_a_verdict_and_both_matched_controls(fit, tmp_path):
+    assert fit("--recipe", "probe").status == 0
+    evidence = json.loads((tmp_path / "run/evidence.json").read_text())
+    assert evidence["verdict"] in ("helps", "no difference", "hurts")
+    assert [c["name"] for c in evidence["controls"] if c["matched"]] == ["fresh weights", "scratch"]
+
+
+def test_a_second_run_finds_everything_in_the_cache(fit):
+    first = json.loads(fit("--recipe", "probe", "--evidence", "off", "--json").out)
+    second = json.loads(fit("--recipe", "probe", "--evidence", "off", "--json", out="again").out)
+    assert first["cache_hits"] == 0
+    assert second["cache_computed"] == 0 and second["cache_hits"] == first["cache_computed"]
+    assert second["test"] == first["test"]
+
+
+def test_auto_is_no_worse_than_the_probe_on_validation(fit):
+    probe = json.loads(fit("--recipe", "probe", "--evidence", "off", "--json").out)
+    auto = json.loads(fit("--recipe", "auto", "--evidence", "off", "--json", out="auto").out)
+    assert auto["val"]["accuracy"] >= probe["val"]["accuracy"]
+
+
+@pytest.mark.parametrize("recipe", ["finetune", "naive", "scratch"])
+def test_every_recipe_delivers_a_model_that_loads(fit, run, pictures, tmp_path, recipe):
+    assert fit("--recipe", recipe, "--evidence", "off", "--time-limit", "4s").status == 0
+    answer = run("predict", tmp_path / "run/model", pictures / "disc", "--trust-code", "--json")
+    assert answer.status == 0, answer.err
+    found = json.loads(answer.out)
+    assert len(found) == 20 and {one["label"] for one in found} <= set(CLASSES)
+
+
+def test_a_run_folder_is_never_overwritten(fit, tmp_path):
+    assert fit("--recipe", "probe", "--evidence", "off").status == 0
+    before = (tmp_path / "run/metrics.json").read_bytes()
+    again = fit("--recipe", "probe", "--evidence", "off")
+    assert again.status == 2 and "--resume" in again.err and "--out" in again.err
+    other = fit("--recipe", "finetune", "--evidence", "off", "--resume")
+    assert other.status == 2 and "recipe was 'probe', now 'finetune'" in other.err
+    assert fit("--recipe", "probe", "--evidence", "off", "--resume").status == 0
+    assert (tmp_path / "run/metrics.json").read_bytes() == before
+
+
+def test_killed_at_any_time_a_resumed_run_ends_like_one_that_was_not(pictures, weights, tmp_path):
+    flags = ("--source", weights, *QUICK, "--recipe", "finetune", "--evidence", "off", "--json")
+
+    def command(out: str, *more: str) -> list[str]:
+        return [sys.executable, "-m", "regraft", *map(str, ("fit", pictures, *flags, "--out", tmp_path / out, *more))]
+
+    whole = subprocess.run(command("whole"), capture_output=True, text=True, check=True)
+    process = subprocess.Popen(command("cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "cut/training/finetune.pt"
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.01)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = subprocess.run(command("cut", "--resume"), capture_output=True, text=True, check=True)
+    first, second = json.loads(whole.stdout), json.loads(resumed.stdout)
+    assert first["test"] == second["test"] and first["val"] == second["val"]
+    histories = [(tmp_path / name / "curves.csv").read_text().splitlines() for name in ("whole", "cut")]
+    without_clock = [[line.split(",")[:2] + line.split(",")[3:] for line in history] for history in histories]
+    assert without_clock[0] == without_clock[1]
