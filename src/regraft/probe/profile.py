@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from regraft.cache import Tap
 from regraft.cut import Traced
@@ -34,7 +33,7 @@ from regraft.probe.lda import lda
 from regraft.probe.logistic import logistic
 from regraft.probe.results import ProbeResult, judged, select, without_values
 from regraft.probe.ridge import ridge
-from regraft.probe.rows import Block, quick_space, row_space, standardise
+from regraft.probe.rows import Block, few_threads, quick_space, row_space, standardise
 
 # Largest N·D of one candidate (float32: 240 MB), and floating-point operations of the first round, about ten
 # seconds on two cores. Both fall on the widest candidates of large datasets first.
@@ -43,7 +42,6 @@ MOST_WORK = 4e11
 # Sets of features that go into the second and third round, the last layer not counted.
 _RIDGES = 8
 _LOGISTICS = 2
-_SMALL = 500  # examples below which one thread is faster
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,7 @@ def depth_profile(
     deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
     bench = _Bench(derived(features, traced), y_train, y_val, n_classes, seed)
     sets, notes = affordable(traced, len(y_train))
-    # Threads that wait for each other cost more than small products gain: 20 times the time on busy cores.
-    with threadpool_limits(limits=1 if len(y_train) < _SMALL else None, user_api="blas"):
+    with few_threads(len(y_train)):
         results = _rounds(bench, sets, deadline)
         single = select(results)
         if single.val_scores is None:  # it came to the front after its values were dropped

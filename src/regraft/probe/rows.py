@@ -21,6 +21,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from threadpoolctl import threadpool_limits
 
 # A standard deviation below this fraction of the feature's magnitude is rounding of float32, not a signal.
 _CONSTANT = 1e-5
@@ -28,6 +29,18 @@ _CONSTANT = 1e-5
 _RANK = 1e-10
 _COLUMNS = 4096  # columns turned to float64 at a time
 _KEPT = 1024  # rows; the (N, N) matrix of one block takes 8 MB then
+
+
+_SMALL = 500  # rows below which one thread is at least as fast
+
+
+def few_threads(n_rows: int) -> threadpool_limits:
+    """A context in which products of small matrices use one thread.
+
+    Threads that wait for each other's turn on a busy core cost far more than they save on a small product:
+    a profile of 50 rows took 20 times as long with two threads when other processes kept both cores busy.
+    """
+    return threadpool_limits(limits=1 if n_rows < _SMALL else None, user_api="blas")
 
 
 @dataclass(frozen=True)
