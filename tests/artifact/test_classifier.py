@@ -58,9 +58,7 @@ def test_rows_are_probabilities(model: Classifier, pictures: np.ndarray):
     assert np.allclose(rows.sum(1), 1, atol=1e-6)
 
 
-def test_predictions_name_the_picture_and_the_best_class(
-    model: Classifier, pictures: np.ndarray, folder: Path
-):
+def test_predictions_name_the_picture_and_the_best_class(model: Classifier, pictures: np.ndarray, folder: Path):
     rows = model.predict_proba(pictures)
     answers = model.predict(folder)
     assert [answer.name for answer in answers] == [str(path) for path in sorted(folder.rglob("*.png"))]

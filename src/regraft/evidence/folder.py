@@ -89,9 +89,7 @@ def _json(path: Path, absent: Any) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RunError(
-            f"{path} is not JSON ({error}). Run it again: regraft fit DATA --out NEW_FOLDER"
-        ) from error
+        raise RunError(f"{path} is not JSON ({error}). Run it again: regraft fit DATA --out NEW_FOLDER") from error
     if not isinstance(value, type(absent)):
         kind = "list" if isinstance(absent, list) else "object"
         raise RunError(f"{path} must hold a JSON {kind}. Run it again: regraft fit DATA --out NEW_FOLDER")
@@ -106,9 +104,7 @@ def _curves(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: _number(name, cell, path) for name, cell in row.items()} for row in csv.DictReader(file)
-        ]
+        return [{name: _number(name, cell, path) for name, cell in row.items()} for row in csv.DictReader(file)]
 
 
 def _number(name: str, cell: str | None, path: Path) -> Any:
@@ -117,6 +113,4 @@ def _number(name: str, cell: str | None, path: Path) -> Any:
     try:
         return float(cell) if cell else None
     except ValueError as error:
-        raise RunError(
-            f"{path}: {cell!r} in column {name} is not a number; leave unknown cells empty."
-        ) from error
+        raise RunError(f"{path}: {cell!r} in column {name} is not a number; leave unknown cells empty.") from error

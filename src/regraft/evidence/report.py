@@ -234,14 +234,14 @@ def headline(run: Run, noun: str) -> str:
     }[found["verdict"]]
     if found.get("difference") is None:
         return f"{opening}: {right}."
-    control = _control_in_words(found)
+    control = control_in_words(found)
     if found["verdict"] == "no difference":
         return f"{opening}: {right}, {points(found['difference'])} points against {control}."
     side = "more" if found["difference"] > 0 else "fewer"
     return f"{opening}: {right}, {abs(100 * found['difference']):.1f} points {side} than {control}."
 
 
-def _control_in_words(evidence: dict[str, Any]) -> str:
+def control_in_words(evidence: dict[str, Any]) -> str:
     """What the control is, where the list of controls says so; else its name."""
     rows = evidence.get("controls", [])
     return next(
@@ -259,7 +259,7 @@ def _evidence(run: Run) -> dict[str, Any]:
     rows = [own | {key: test.get(key) for key in ("accuracy", "n", "ci95")}]
     best_first = sorted(run.evidence.get("controls", []), key=lambda row: -row["accuracy"])
     rows += [{"what": "", "seconds": None, "ci95": None} | row for row in best_first]
-    against = _control_in_words(run.evidence) if run.evidence.get("control") else ""
+    against = control_in_words(run.evidence) if run.evidence.get("control") else ""
     picture = controls(rows) if len(rows) > 1 else None
     return {**run.evidence, "against": against, "rows": rows, "picture": picture}
 
@@ -274,17 +274,21 @@ def _plan(plan: dict[str, Any]) -> dict[str, Any]:
         for state, meaning in STATES.items()
         if totals[state]
     ]
-    facts = {name: _plain(plan[key]) for name, key in FACTS.items() if plan.get(key) not in (None, "", [])}
+    plain = plan | ({"taps": taps_in_words(plan["taps"])} if "taps" in plan else {})
+    facts = {name: plain[key] for name, key in FACTS.items() if plain.get(key) not in (None, "")}
     return {"rows": rows, "states": states, "facts": facts}
 
 
-def _plain(value: Any) -> str:
-    """A value of plan.json for people; taps as their cuts and the grid they share."""
-    if not isinstance(value, list | tuple):
-        return str(value)
-    grids = sorted({tap["grid"] for tap in value})
+def taps_in_words(taps: Sequence[dict[str, Any]]) -> str:
+    """Taps as their cuts and the grids they are pooled on.
+
+    Example:
+        >>> taps_in_words([{"cut": "layer2", "grid": 4}, {"cut": "layer3", "grid": 4}])
+        'layer2 + layer3 (pooled on 4×4)'
+    """
+    grids = sorted({tap["grid"] for tap in taps})
     pooled = " and ".join(f"{grid}×{grid}" for grid in grids if grid)
-    cuts = " + ".join(dict.fromkeys(tap["cut"] for tap in value))
+    cuts = " + ".join(dict.fromkeys(tap["cut"] for tap in taps))
     return f"{cuts} (pooled on {pooled})" if pooled else cuts
 
 

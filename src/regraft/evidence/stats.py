@@ -185,9 +185,7 @@ def verdict(
     return Verdict(finding, control, (only_first - only_second) / n, ci95, p, n)
 
 
-def verdict_against_best(
-    delivered_correct: ArrayLike, controls: Mapping[str, ArrayLike], *, seed: int = 0
-) -> Verdict:
+def verdict_against_best(delivered_correct: ArrayLike, controls: Mapping[str, ArrayLike], *, seed: int = 0) -> Verdict:
     """The verdict against whichever control got most test examples right (the first of equals).
 
     Args:
@@ -203,9 +201,7 @@ def verdict_against_best(
         'random weights'
     """
     if not controls:
-        raise ValueError(
-            "a verdict needs at least one control: verdict_against_best(correct, {'scratch': ...})"
-        )
+        raise ValueError("a verdict needs at least one control: verdict_against_best(correct, {'scratch': ...})")
     best = max(controls, key=lambda name: int(np.sum(np.asarray(controls[name], dtype=bool))))
     return verdict(delivered_correct, controls[best], control=best, seed=seed)
 
@@ -214,7 +210,5 @@ def _discordant(first: ArrayLike, second: ArrayLike) -> tuple[int, int, int]:
     """How many only the first has right, how many only the second, and N."""
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if a.shape != b.shape or a.ndim != 1 or a.size == 0:
-        raise ValueError(
-            f"two rows of right/wrong over the same examples are needed, got {a.shape} and {b.shape}"
-        )
+        raise ValueError(f"two rows of right/wrong over the same examples are needed, got {a.shape} and {b.shape}")
     return int(np.sum(a & ~b)), int(np.sum(b & ~a)), a.size
