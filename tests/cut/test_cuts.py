@@ -102,6 +102,23 @@ class TestStages:
         assert "0" in [cut.name for cut in traced.cuts]
         assert all(cut.params_below for cut in traced.stages)
 
+    def test_a_cut_beside_which_the_input_is_read_again_says_so(self) -> None:
+        class TwoScales(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.fine, self.coarse, self.fc = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 2)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.fc((self.fine(x).relu() + self.coarse(x)).relu())
+
+        model, x = TwoScales(), torch.randn(3, 4)
+        traced = trace(model, x)
+        assert [cut.name for cut in traced.cuts if cut.needs_input] == ["fine", "relu"]
+        assert not any(cut.needs_input for cut in traced.stages)
+        prefix, suffix = split(traced, "fine")
+        assert torch.equal(suffix(prefix(x), x=x), model(x))
+        assert torch.equal(join(prefix, suffix)(x), model(x))
+
 
 class TestErrors:
     @pytest.mark.parametrize("layer", ["conv1", "bn1"])

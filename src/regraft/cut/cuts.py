@@ -26,6 +26,7 @@ class Cut:
         stage: which of `Traced.stages` it belongs to.
         layout: what the axes of `shape` are: "NCHW", "NHWC", "NLC", "NC" or "other".
         params_below: number of parameters of the prefix.
+        needs_input: whether the suffix takes the network's input again, by name, beside the activation.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Cut:
     stage: int
     layout: str
     params_below: int
+    needs_input: bool = False
 
     def __str__(self) -> str:
         return f"{self.name!r} {self.shape}"

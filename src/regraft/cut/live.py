@@ -34,6 +34,13 @@ def live_after(graph: fx.Graph) -> dict[fx.Node, frozenset[fx.Node]]:
     return after
 
 
+def needing_input(graph: fx.Graph) -> set[fx.Node]:
+    """The active nodes after which the network's input itself is read again."""
+    active = active_nodes(graph)
+    reads = [i for i, node in enumerate(active) if primary_input(graph) in node.all_input_nodes]
+    return set(active[: reads[-1]]) if reads else set()
+
+
 def legal_nodes(graph: fx.Graph) -> list[fx.Node]:
     """The nodes that a cut may go through, in order; the network's output is the last."""
     end = output_node(graph)

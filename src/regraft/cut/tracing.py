@@ -10,7 +10,7 @@ from torch import fx, nn
 from regraft.cut.cuts import Cut, Traced
 from regraft.cut.fallback import layered
 from regraft.cut.graph import exported, inputs_of, normalised, primary_input, row_shape
-from regraft.cut.live import active_nodes, legal_nodes
+from regraft.cut.live import active_nodes, legal_nodes, needing_input
 from regraft.cut.names import is_leaf, left_modules, unique_names
 from regraft.cut.stages import classifier_inputs, layout, stage_ends
 
@@ -58,8 +58,9 @@ def _with_cuts(graph: fx.GraphModule, model: nn.Module, legal: list[fx.Node], na
     names = unique_names(legal[:-1], leaves)
     feature = _feature(graph, legal)
     below = _params_below(graph)
-    ends = [i for i in stage_ends(legal, feature, leaves) if below[legal[i]] or i == feature]  # padding is no stage
-    cuts = _cuts(graph, legal, ["input", *names, "output"], ends, below)
+    again = needing_input(graph.graph)
+    ends = _useful(stage_ends(legal, feature, leaves), feature, [below[n] > 0 and n not in again for n in legal])
+    cuts = _cuts(graph, legal, ["input", *names, "output"], ends, below, again)
     return Traced(
         graph=graph,
         cuts=cuts,
@@ -74,21 +75,32 @@ def _with_cuts(graph: fx.GraphModule, model: nn.Module, legal: list[fx.Node], na
 
 def _feature(graph: fx.GraphModule, legal: list[fx.Node]) -> int:
     """The position of the classifier's input, or of the last cut before the output if that is no legal cut."""
-    read = classifier_inputs(graph)
-    if not read:
-        return len(legal) - 1
-    return legal.index(read[0]) if len(read) == 1 and read[0] in legal else max(0, len(legal) - 2)
+    read, output = classifier_inputs(graph), len(legal) - 1
+    if len(read) == 1 and read[0] in legal:
+        return legal.index(read[0])
+    before = max(0, output - 1)
+    return before if read and legal[before] not in needing_input(graph.graph) else output
+
+
+def _useful(ends: list[int], feature: int, useful: list[bool]) -> list[int]:
+    """Without stages that hold the padded input or need the input beside them, unless all of them do."""
+    return [end for end in ends if end == feature or useful[end] or not any(useful[:feature])]
 
 
 def _cuts(
-    graph: fx.GraphModule, legal: list[fx.Node], names: list[str], ends: list[int], below: dict[fx.Node, int]
+    graph: fx.GraphModule,
+    legal: list[fx.Node],
+    names: list[str],
+    ends: list[int],
+    below: dict[fx.Node, int],
+    again: set[fx.Node],
 ) -> tuple[Cut, ...]:
     nodes = [primary_input(graph.graph), *legal]
     cuts = []
     for i, (node, name) in enumerate(zip(nodes, names, strict=True)):
         shape = row_shape(node) or ()
         stage = min(sum(end + 1 < i for end in ends), len(ends) - 1)
-        cuts.append(Cut(name, node.name, shape, i, stage, layout(node, shape), below.get(node, 0)))
+        cuts.append(Cut(name, node.name, shape, i, stage, layout(node, shape), below.get(node, 0), node in again))
     return tuple(cuts)
 
 
