@@ -1,6 +1,6 @@
 """Which engine runs frozen layers fastest on this machine's CPU: time per picture, and to convert.
 
-    python benchmarks/runtimes.py [--batch 64] [--repeats 3] [--models resnet18 …] [--without ENGINE …]
+    python benchmarks/runtimes.py [--repeats 3] [--models resnet18 …] [--without ENGINE …]
 
 Random weights; uint8 pictures of 224x224; every engine runs the same graph, normalisation included, in
 float32 unless it says otherwise. Engines that are not installed are left out (ONNX Runtime needs
@@ -29,6 +29,7 @@ from regraft.cut import trace
 
 MODELS = ("resnet18", "mobilenetv2_100", "vit_tiny_patch16_224")
 SIZE = (3, 224, 224)
+BATCH = 64
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -64,8 +65,8 @@ def onnx_runtime(model: nn.Module) -> Run:
 def openvino_sync(model: nn.Module) -> Run:
     """OpenVINO, one request of a whole batch at a time, converted as its guide says."""
     ov = openvino()
-    traced = torch.jit.trace(model, torch.zeros((64, *SIZE), dtype=torch.uint8), check_trace=False)
-    converted = ov.convert_model(traced, input=[(ov.PartialShape([64, *SIZE]), ov.Type.u8)])
+    traced = torch.jit.trace(model, torch.zeros((BATCH, *SIZE), dtype=torch.uint8), check_trace=False)
+    converted = ov.convert_model(traced, input=[(ov.PartialShape([BATCH, *SIZE]), ov.Type.u8)])
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     runs = ov.Core().compile_model(converted, "CPU", settings)
     return lambda pixels: list(runs(pixels).values())
@@ -97,7 +98,7 @@ def measure(
     for engine, build in engines.items():
         started = time.perf_counter()
         runs[engine] = build(copy.deepcopy(model))
-        runs[engine](pixels[:64])  # compiles, where an engine does that late
+        runs[engine](pixels)  # compiles, where an engine does that late
         converting[engine] = time.perf_counter() - started
         print(f"{name}: {engine} ready after {converting[engine]:.1f} s", file=sys.stderr)
     reference = runs["PyTorch eager"](pixels)[0]
@@ -114,7 +115,6 @@ def measure(
 def options() -> argparse.Namespace:
     """What to measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--without", nargs="+", choices=list(ENGINES), default=[])
@@ -125,11 +125,11 @@ def main() -> None:
     """Measures and prints a table in Markdown."""
     given = options()
     warnings.simplefilter("ignore")
-    pixels = np.random.default_rng(0).integers(0, 256, (given.batch, *SIZE), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, *SIZE), dtype=np.uint8)
     left_out = {e for e, package in NEEDS.items() if find_spec(package) is None} | set(given.without)
     engines = {engine: build for engine, build in ENGINES.items() if engine not in left_out}
     columns = {name: measure(name, engines, pixels, given.repeats) for name in given.models}
-    print(f"\n{torch.get_num_threads()} cores, batch {given.batch}, best of {given.repeats}:\n")
+    print(f"\n{torch.get_num_threads()} cores, batch {BATCH}, best of {given.repeats}:\n")
     print("| ms per picture (seconds to convert; difference) | " + " | ".join(columns) + " |")
     print("|---|" + "---|" * len(columns))
     for engine in engines:

@@ -49,7 +49,7 @@ class TorchRuntime:
     Args:
         model: pixels to a tuple of tensors.
         device: where to run.
-        compiled: use `torch.compile`; takes a minute and pays for tens of thousands of pictures.
+        compiled: use `torch.compile`, which takes long to begin with; for tens of thousands of pictures.
     """
 
     def __init__(self, model: nn.Module, device: str = "cpu", *, compiled: bool = False) -> None:
