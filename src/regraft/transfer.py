@@ -79,6 +79,7 @@ def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, cloc
     shutil.rmtree(folder.path / "training", ignore_errors=True)
     metrics |= {"wall_s": round(clock.spent, 3), "peak_rss_mb": round(peak_rss_mb(), 1)}
     metrics["times"]["evidence, model and files"] = round(clock.spent - fit_seconds, 3)
+    metrics["sizes"] = {"model": _bytes(folder.path / "model"), "feature cache, written": metrics.pop("cache_bytes")}
     folder.write_json(METRICS, metrics)
     render(folder.path)
     return Outcome(folder.path, metrics, evidence)
@@ -102,7 +103,11 @@ def _metrics(job: Job, chosen: Trial, correct: np.ndarray, fit_seconds: float) -
         "cache_hits": tally.hits,
         "cache_computed": tally.computed,
         "runtime": tally.runtime,
-        "times": {"frozen layers": round(tally.seconds, 3), "fit in all": round(fit_seconds, 3)},
+        "cache_bytes": tally.bytes,
+        "times": {
+            "frozen layers": round(tally.seconds, 3),
+            "probes, training, reading": round(fit_seconds - tally.seconds, 3),
+        },
     }
 
 
@@ -145,3 +150,7 @@ def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any], evide
 
 def _first(data: Dataset, n: int) -> Dataset:
     return replace(data, examples=data.examples[:n])
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

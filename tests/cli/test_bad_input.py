@@ -6,8 +6,9 @@ import pickle
 
 import pytest
 import torch
-from conftest import TINY  # type: ignore[import-not-found]
 from PIL import Image
+
+from conftest import TINY  # type: ignore[import-not-found]
 
 
 class Evil:

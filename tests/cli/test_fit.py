@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+
 from conftest import CLASSES, TINY  # type: ignore[import-not-found]
 
 QUICK = ("--arch", TINY, "--seed", 3)

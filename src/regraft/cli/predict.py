@@ -5,28 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.table import Table
 
 from regraft.artifact import Prediction, load
 from regraft.cli.terminal import print_result, table, table_console
+from regraft.data import Problem
+from regraft.errors import DataError
 
 
 @click.command()
 @click.argument("model_dir", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", default="cpu", show_default=True, help="Where PyTorch works.")
-@click.option("--trust-code", is_flag=True, help="Run the Python file that the model names as its architecture.")
+@click.option("--trust-code", is_flag=True, help="Call the Python function that the model names as its architecture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
 def command(model_dir: Path, inputs: tuple[Path, ...], device: str, trust_code: bool, as_json: bool) -> None:
     """Classify INPUTS, pictures or folders of pictures, with the model in MODEL_DIR."""
     model = load(model_dir, device=device, trust_code=trust_code)
-    found = model.predict(list(inputs))
+    bad: list[Problem] = []
+    found = model.predict(list(inputs), on_bad=bad.append)
     if as_json:
         print_result([_facts(one, model.classes) for one in found])
-        return
+    else:
+        table_console().print(_table(found))
+    if bad:
+        told = "\n".join(f"  {problem}" for problem in bad)
+        raise DataError(f"{len(bad)} pictures cannot be read and have no answer:\n{told}\nLeave them out.")
+
+
+def _table(found: list[Prediction]) -> Table:
     shown = table("file", "class", "probability>")
     for one in found:
         shown.add_row(one.name, one.label, f"{one.probability:.3f}")
-    table_console().print(shown)
+    return shown
 
 
 def _facts(one: Prediction, classes: tuple[str, ...]) -> dict[str, object]:

@@ -55,7 +55,7 @@ def measure(chosen: Trial, correct: np.ndarray, means: Means, *, seconds: float,
         chosen: the delivered trial.
         correct: right or wrong per test example, (N,).
         means: seed, device, listener.
-        seconds: that training from scratch may take: as long as the transfer took.
+        seconds: that the transfer took; the controls share about as many.
         quick: False leaves out the controls that need the network (same plan with fresh weights, scratch).
 
     Returns:
@@ -69,7 +69,8 @@ def measure(chosen: Trial, correct: np.ndarray, means: Means, *, seconds: float,
         started = time.perf_counter()
         what = "the same plan on random weights"
         controls.append(_timed("fresh weights", what, lambda: _fresh_weights(chosen, means, seconds / 2), matched=True))
-        left = max(1.0, seconds - (time.perf_counter() - started))
+        # An untrained network is no control: training from scratch gets half the time whatever the other one took.
+        left = max(seconds / 2, seconds - (time.perf_counter() - started))
         what = "the same network from scratch"
         controls.append(_timed("scratch", what, lambda: _scratch(chosen, means, left), matched=True))
     return evidence(correct, controls, means.seed)

@@ -38,6 +38,7 @@ def _profile_row(result: ProbeResult, *, chosen: bool) -> dict[str, Any]:
         "grid": max(tap.grid for tap in taps) or 1,
         "head": result.candidate.head,
         "val_accuracy": result.val_accuracy,
+        "score": result.score,
         "se": result.se,
         "cv_accuracy": result.cv_accuracy,
         "seconds": round(result.seconds, 4),

@@ -10,7 +10,7 @@ from pathlib import Path
 from regraft.probe import ProbeResult
 from regraft.search.features import Means
 from regraft.search.prospect import Prospect, randomised
-from regraft.search.trial import Trial, probe_trial, train_trial
+from regraft.search.trial import Gain, Trial, gain, probe_trial, train_trial
 from regraft.tune import RECIPES, Plan, Recipe, resolve, tap_name
 
 # Without a limit, fine-tuning may take twice as long as all that came before it: a frozen pass and its probes are
@@ -82,10 +82,13 @@ def decide(
         trial = _carry_out(recipe, prospect, n_classes, means, folder, clock)
         return Decision(trial, (trial,), (*why, _why_recipe(trial)))
     probe = probe_trial(prospect, RECIPES["probe"], n_classes)
-    tuned, reason = _finetune(probe, means, folder, clock)
-    trials = (probe, tuned) if tuned else (probe,)
-    chosen = tuned if tuned and tuned.val_accuracy > probe.val_accuracy else probe
-    return Decision(chosen, trials, (*why, _why_probe(prospect), reason))
+    tuned = _finetune(probe, means, folder, clock)
+    if tuned is None:
+        late = "Fine-tuning was not tried: the time limit was reached."
+        return Decision(probe, (probe,), (*why, _why_probe(prospect), late))
+    gained = gain(tuned, probe)
+    chosen = tuned if gained.convincing else probe
+    return Decision(chosen, (probe, tuned), (*why, _why_probe(prospect), _why_finetune(tuned, gained)))
 
 
 def plan_of(prospect: Prospect, recipe: Recipe | None, n_classes: int) -> Plan:
@@ -106,25 +109,26 @@ def _carry_out(recipe: Recipe, prospect: Prospect, n_classes: int, means: Means,
     return train_trial(prospect, recipe, n_classes, means, probe=probe, checkpoint=checkpoint, time_limit=clock.left)
 
 
-def _finetune(probe: Trial, means: Means, folder: Path, clock: Clock) -> tuple[Trial | None, str]:
-    """Fine-tune from the probe's head if there is time; the trial, and what there is to say of it."""
+def _finetune(probe: Trial, means: Means, folder: Path, clock: Clock) -> Trial | None:
+    """Fine-tune from the probe's head; None if there is no time."""
     budget = max(LEAST_SECONDS, PATIENCE * clock.spent) if clock.left is None else clock.left
     if budget <= 0:
-        return None, "Fine-tuning was not tried: the time limit was reached."
-    before = time.monotonic()
-    trial = train_trial(
+        return None
+    return train_trial(
         probe.prospect,
         RECIPES["finetune"],
         probe.plan.n_classes,
         means,
         probe=probe.probe,
         checkpoint=folder / "finetune.pt",
-        time_limit=budget - (time.monotonic() - before),
+        time_limit=budget,
     )
-    gain = 100 * (trial.val_accuracy - probe.val_accuracy)
-    kept = "it is delivered" if gain > 0 else "the probe is delivered"
-    where = f"Fine-tuning above {trial.plan.cut} from the probe's head"
-    return trial, f"{where} changed validation accuracy by {gain:+.1f} points in {trial.seconds:.0f} s; {kept}."
+
+
+def _why_finetune(tuned: Trial, gained: Gain) -> str:
+    where = f"Fine-tuning above {tuned.plan.cut} from the probe's head gave {gained} on validation"
+    kept = "it is delivered" if gained.convincing else "no more than its standard error, so the probe is delivered"
+    return f"{where} in {tuned.seconds:.0f} s: {kept}."
 
 
 def describe_probe(result: ProbeResult) -> str:
@@ -139,7 +143,7 @@ def describe_probe(result: ProbeResult) -> str:
 def _why_probe(prospect: Prospect) -> str:
     best, last = prospect.profile.best, _last_layer(prospect)
     held = f"{_percent(best.val_accuracy)} ± {100 * best.se:.1f} on validation"
-    text = f"The best probe is {describe_probe(best)}: {held}"
+    text = f"The best probe is {describe_probe(best)}, {held}"
     return f"{text}; the last layer alone holds {_percent(last.val_accuracy)}." if last else f"{text}."
 
 

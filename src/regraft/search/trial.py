@@ -122,6 +122,35 @@ def train_trial(
     return Trial(recipe.name, prospect, plan, network, probe, accuracy, time.perf_counter() - started, history)
 
 
+@dataclass(frozen=True)
+class Gain:
+    """How much better one trial is than another on the same validation examples.
+
+    Args:
+        points: difference of the accuracies, a fraction.
+        se: its standard error; what is easy or hard for both does not count.
+    """
+
+    points: float
+    se: float
+
+    @property
+    def convincing(self) -> bool:
+        """Whether it exceeds its standard error."""
+        return self.points > self.se
+
+    def __str__(self) -> str:
+        return f"{100 * self.points:+.1f} ± {100 * self.se:.1f} points"
+
+
+def gain(new: Trial, old: Trial) -> Gain:
+    """What a trial gives over another on the validation split."""
+    truth = new.prospect.features.labels("val")
+    right = [trial.probabilities("val").argmax(1) == truth for trial in (new, old)]
+    difference = right[0].astype(float) - right[1]
+    return Gain(float(difference.mean()), float(difference.std() / np.sqrt(len(truth))))
+
+
 def again(chosen: Trial, prospect: Prospect, seed: int) -> ProbeResult:
     """The head that a trial started from, fitted anew on another source's features."""
     assert chosen.probe is not None
