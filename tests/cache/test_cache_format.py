@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,9 +92,14 @@ def test_two_writers_at_once_do_not_meet(tmp_path: Path) -> None:
     np.testing.assert_array_equal(FeatureCache(tmp_path / "c").rows(names(400)), rows)
 
 
-def test_a_disk_that_fills_up_keeps_the_finished_shards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_threads_may_create_a_cache_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for n in range(50):
+            list(pool.map(create, [tmp_path / str(n)] * 8, [META] * 8))
+            assert [path.name for path in (tmp_path / str(n)).iterdir()] == ["cache.json"]
+
+
+def test_a_disk_that_fills_up_keeps_the_finished_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "c", 256)
     monkeypatch.setattr(write, "_write_all", full_disk)
     with pytest.raises(OSError, match="full"), Writer(tmp_path / "c", META) as writer:

@@ -138,9 +138,7 @@ def test_half_precision_takes_half_the_room(tmp_path: Path, traced: Traced) -> N
     data = dataset()
     caches, report = frozen_pass(data, SOURCE, traced, TAPS[1:2], root=tmp_path, dtype="float16")
     assert report.bytes == estimate_bytes(traced, TAPS[1:2], 90) // 2
-    np.testing.assert_allclose(
-        caches[TAPS[1]].rows(data.keys), live(data, traced, TAPS[1]), rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose(caches[TAPS[1]].rows(data.keys), live(data, traced, TAPS[1]), rtol=1e-3, atol=1e-3)
 
 
 def test_the_model_stays_as_it_was(tmp_path: Path, traced: Traced) -> None:
@@ -252,8 +250,7 @@ def test_two_passes_at_once_both_end_whole(tmp_path: Path, traced: Traced) -> No
     data = dataset()
     with ThreadPoolExecutor(2) as pool:
         works = [
-            pool.submit(frozen_pass, data, SOURCE, traced, TAPS[1:], root=tmp_path, batch_size=16)
-            for _ in range(2)
+            pool.submit(frozen_pass, data, SOURCE, traced, TAPS[1:], root=tmp_path, batch_size=16) for _ in range(2)
         ]
         results = [work.result()[0] for work in works]
     for tap in TAPS[1:]:

@@ -42,9 +42,7 @@ class Off:
 @pytest.mark.parametrize(("by", "name"), [(0.1, "openvino"), (10, "torch"), (float("nan"), "torch")])
 def test_a_runtime_that_differs_from_pytorch_is_left(by: float, name: str) -> None:
     model = Double().eval()
-    chosen = checked(
-        Chosen(Off(model, by * TOLERANCE), "openvino"), model, "cpu", ["layer3 on a 4x4 grid"], PIXELS
-    )
+    chosen = checked(Chosen(Off(model, by * TOLERANCE), "openvino"), model, "cpu", ["layer3 on a 4x4 grid"], PIXELS)
     assert chosen.name == name
     assert ("differs from PyTorch" in chosen.fallback_reason) == (name == "torch")
     assert ("layer3 on a 4x4 grid" in chosen.fallback_reason) == (name == "torch")

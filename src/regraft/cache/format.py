@@ -179,8 +179,8 @@ def new_name(folder: Path) -> Path:
 
 
 def part_of(path: Path) -> Path:
-    """The name a file has while it is being written."""
-    return path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+    """The name a shard has while it is being written."""
+    return path.with_name(f".{path.name}{_PART}")
 
 
 def parts(folder: Path) -> list[Path]:
@@ -190,7 +190,8 @@ def parts(folder: Path) -> list[Path]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file that is there whole or not at all."""
-    part = part_of(path)
+    # Two threads may write the same file at once: the process is not enough to tell them apart.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
     try:
         part.write_text(json.dumps(content, indent=1))
         part.replace(path)
