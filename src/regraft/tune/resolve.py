@@ -137,6 +137,11 @@ def _places(traced: Traced, top: Cut) -> list[Cut]:
 
 def _legal(recipe: Recipe, traced: Traced, lowest: str) -> str:
     cut = traced.cut(recipe.cut)
+    if cut.needs_input:
+        raise RecipeError(
+            f"recipe {recipe.name!r} trains above {cut.name!r}, but what lies above it reads the network's input "
+            f"again, so its activation alone is not enough. Train above a stage: recipe.with_(cut={lowest!r})."
+        )
     if cut.index > traced.cut(lowest).index:
         raise RecipeError(
             f"recipe {recipe.name!r} trains above {cut.name!r}, but its head also reads {lowest!r}, which "
