@@ -37,7 +37,7 @@ def measure(name: str) -> list[str]:
     runtime = build(model, "openvino", "cpu", source.input.size).runtime
     runtime.run(batches[0])
     forward = seconds_of(lambda: [runtime.run(batch) for batch in batches])
-    del batches
+    batches.clear()
     with scratch_folder() as folder:
         means = Means(folder / "in-process")
         cold = seconds_of(lambda: look_at(read(root), load_source(str(SOURCE)), means))

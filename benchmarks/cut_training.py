@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import pairwise
 from statistics import median
 
 from common import DATA, scratch_folder, store
@@ -64,7 +65,7 @@ def main() -> None:
 
 def _epochs(history) -> list[float]:
     clock = [row.seconds for row in history.rows]
-    return [after - before for before, after in zip(clock, clock[1:], strict=False)]
+    return [after - before for before, after in pairwise(clock)]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from regraft.data import Transform, load_pixels
 from regraft.evidence.stats import verdict, wilson
-from regraft.probe.control import raw_pixels, small_pixels
+from regraft.probe.control import SIDE, raw_pixels, small_pixels
 from regraft.search import Means, Trial, again, probe_trial, randomised, train_trial
 from regraft.tune import RECIPES
 
@@ -112,7 +112,9 @@ def _majority(chosen: Trial) -> tuple[np.ndarray, int]:
 
 
 def _raw(chosen: Trial, seed: int) -> tuple[np.ndarray, int]:
-    features, transform = chosen.prospect.features, Transform(chosen.prospect.source.input)
+    features, spec = chosen.prospect.features, chosen.prospect.source.input
+    height, width = (min(side, SIDE) for side in spec.size[1:])
+    transform = Transform(replace(spec, size=(spec.size[0], height, width)))  # no larger than the control looks at
     train, test = (load_pixels(features.data.split(split), transform) for split in ("train", "test"))
     y, truth = features.labels("train"), features.labels("test")
     _, fitted = raw_pixels(train, y, test, truth, chosen.plan.n_classes, seed=seed)

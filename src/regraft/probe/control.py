@@ -51,7 +51,12 @@ def small_pixels(X: np.ndarray) -> np.ndarray:
         >>> small_pixels(np.full((2, 3, 64, 64), 255, dtype=np.uint8)).shape
         (2, 3072)
     """
-    rows, columns = (area_weights(side, min(side, SIDE)).astype(np.float32) for side in X.shape[2:])
-    # One batch at a time: the float copy of a large split would be four times its pixels.
-    parts = [rows.T @ (X[i : i + 256].astype(np.float32) / 255) @ columns for i in range(0, len(X), 256)]
-    return np.concatenate(parts).reshape(len(X), -1)
+    height, width = X.shape[2:]
+    rows, columns = (area_weights(side, min(side, SIDE)).astype(np.float32) for side in (height, width))
+    down = np.ascontiguousarray(rows.T)  # matrices that lie otherwise in memory are multiplied without BLAS
+    parts = []
+    for i in range(0, len(X), 256):  # the float copy of a large split would be four times its pixels
+        batch = X[i : i + 256].astype(np.float32) / 255
+        narrow = (batch.reshape(-1, width) @ columns).reshape(-1, height, columns.shape[1])
+        parts.append((down @ narrow).reshape(len(batch), -1))
+    return np.concatenate(parts)
