@@ -147,6 +147,17 @@ def test_wide_sets_are_left_out_and_named(rows: Rows, monkeypatch: pytest.Monkey
     assert "sets of features were not tried" in found.notes[0]
 
 
+def test_many_rows_ask_for_coarser_grids_and_read_no_finer_ones() -> None:
+    per_row = profile.MOST_NUMBERS // (6 * 16)  # the middle stage no longer fits on 4x4, the early one does
+    wanted = taps_wanted(network(), per_row + 1)
+    assert wanted == (Tap("early", 4), Tap("middle", 2), Tap("late", 2), Tap("feature", 0))
+    assert taps_wanted(network(), 10**9)[0] == Tap("early", 1)
+    read: list[Tap] = []
+    features = derived(lambda tap, split: (read.append(tap), np.ones((2, 24)))[1], network(), per_row + 1)
+    assert features(Tap("middle", 1), "train").shape == (2, 6)
+    assert read == [Tap("middle", 2)]
+
+
 def test_a_class_without_examples_is_an_error(rows: Rows) -> None:
     with pytest.raises(DataError, match=r"counts are \[15, 15, 15, 0\].*np.unique"):
         depth_profile(rows, rows.y["train"], rows.y["val"], network(), K + 1)

@@ -1,7 +1,7 @@
 """The average of several heads: one linear head again, on all their taps. An ensemble at the price of one.
 
 With few examples many candidates are within a standard error of each other, and which one wins is luck. Their
-mean score has less of it: measured over 4 tasks, 0.2 to 0.9 points above the selected one (docs/probe.md).
+mean score has less of it: on five tasks 0.2 to 0.8 points above the selected one (docs/probe.md).
 Held-out scores of the members average to held-out scores of the mean, so it is judged like any other.
 
 Shape letters: N training examples, M validation examples, D features, K classes.

@@ -16,6 +16,8 @@ from regraft.cache.pool import Pooled, pooled
 from regraft.cut import Cut, Traced
 
 FINEST = 4
+# Largest N·D of one candidate: 120 MB in float32.
+MOST_NUMBERS = 30_000_000
 HEADS = ("lda", "ridge", "logistic")
 # Joined on 4x4 grids, stages have tens of thousands of features and won nothing in any measurement.
 _JOINED_GRIDS = (1, 2)
@@ -40,28 +42,33 @@ class Candidate:
     widths: tuple[int, ...] = ()
 
 
-def taps_wanted(traced: Traced) -> tuple[Tap, ...]:
+def taps_wanted(traced: Traced, n_rows: int = 0) -> tuple[Tap, ...]:
     """What one frozen pass must hold for every candidate: each stage on its finest grid.
 
     Stages without places (one vector per example) are kept as they are, with grid 0.
+
+    Args:
+        traced: the network.
+        n_rows: training examples; with many, the finest grid is the one whose rows stay within `MOST_NUMBERS`.
     """
-    return tuple(_finest(cut) for cut in traced.stages)
+    return tuple(_wanted(cut, n_rows) for cut in traced.stages)
 
 
-def derived(features: Features, traced: Traced) -> Features:
+def derived(features: Features, traced: Traced, n_rows: int = 0) -> Features:
     """Rows for any candidate's tap, from the rows of `taps_wanted`: coarser grids follow exactly.
 
     Args:
         features: rows (N, D) of a wanted tap for a split.
         traced: the network.
+        n_rows: as `taps_wanted` had it.
     """
-    stages = {cut.name: cut for cut in traced.stages}
+    wanted = {cut.name: (_wanted(cut, n_rows), cut) for cut in traced.stages}
 
     def rows(tap: Tap, split: str) -> np.ndarray:
-        cut = stages.get(tap.cut)
-        if cut is None or tap.grid == 0 or _finest(cut).grid == 0:
+        finer, cut = wanted.get(tap.cut, (tap, None))
+        if cut is None or not 0 < tap.grid < finer.grid:
             return features(tap, split)
-        return _plan(cut, FINEST).coarsen(features(_finest(cut), split), tap.grid)
+        return _plan(cut, finer.grid).coarsen(features(finer, split), tap.grid)
 
     return rows
 
@@ -110,11 +117,14 @@ def _grids(cut: Cut) -> list[Tap]:
 
 def _sides(cut: Cut) -> int:
     """Cells on a side of the finest grid that the activation fills; 0 without places."""
-    return _plan(cut, FINEST).grid if _finest(cut).grid else 0
+    return _plan(cut, FINEST).grid if len(cut.shape) > 1 else 0
 
 
-def _finest(cut: Cut) -> Tap:
-    return Tap(cut.name, 0 if len(cut.shape) == 1 else FINEST)
+def _wanted(cut: Cut, n_rows: int) -> Tap:
+    if len(cut.shape) == 1:
+        return Tap(cut.name, 0)
+    fitting = (grid for grid in (FINEST, 2) if n_rows * _plan(cut, grid).width <= MOST_NUMBERS)
+    return Tap(cut.name, next(fitting, 1))
 
 
 def _plan(cut: Cut, grid: int) -> Pooled:

@@ -17,11 +17,16 @@ import numpy as np
 from scipy.optimize import minimize
 
 from regraft.probe.fitted import Fitted, assemble, log_loss
-from regraft.probe.rows import RowSpace, few_threads, row_space, width
+from regraft.probe.rows import RowSpace, one_thread, row_space, width
 
 # Divided by D, because the squared length of a standardised row is about D.
 RELATIVE_CS = tuple(float(value) for value in np.logspace(-1, 4, 6))
 N_FOLDS = 5
+# Gradients at which L-BFGS stops: in folds, where only the best C is wanted, and in the end, where
+# probabilities then agree with scikit-learn's to the fourth digit.
+_COARSE, _FINE = 1e-3, 1e-5
+
+Solution = tuple[np.ndarray, np.ndarray]  # weights (r, K) and bias (K,)
 
 
 def logistic(
@@ -51,10 +56,12 @@ def logistic(
     """
     space = row_space(X)
     Cs = sorted([value / width(space.blocks) for value in RELATIVE_CS] if Cs is None else Cs)
-    with few_threads(len(y)):
+    with one_thread():
         held_out = _cross_validate(space.coords, y, n_classes, Cs, folds(y, min(n_folds, len(y)), seed))
-        best = min(range(len(Cs)), key=lambda i: log_loss(held_out[i], y))
-        *_, (weights, bias) = _path(space.coords, y, n_classes, Cs[: best + 1])
+        best = min(range(len(held_out)), key=lambda i: log_loss(held_out[i], y))
+        weights, bias = np.zeros((space.coords.shape[1], n_classes)), np.zeros(n_classes)
+        for C in Cs[: best + 1]:
+            weights, bias = _fit(space.coords, y, C, (weights, bias), _FINE)
     return assemble("logistic", space, y, weights, bias, held_out[best], {"C": float(Cs[best])})
 
 
@@ -68,27 +75,28 @@ def folds(y: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
 
 def _cross_validate(
     coords: np.ndarray, y: np.ndarray, n_classes: int, Cs: Sequence[float], fold: np.ndarray
-) -> np.ndarray:
-    """Held-out scores (len(Cs), N, K)."""
-    scores = np.empty((len(Cs), len(y), n_classes))
-    for number in np.unique(fold):
-        test = fold == number
-        for i, (weights, bias) in enumerate(_path(coords[~test], y[~test], n_classes, Cs)):
-            scores[i, test] = coords[test] @ weights + bias
-    return scores
+) -> list[np.ndarray]:
+    """Held-out scores (N, K) for each C, as far as they are worth computing.
 
-
-def _path(coords: np.ndarray, y: np.ndarray, n_classes: int, Cs: Sequence[float]):
-    """Solutions (weights (r, K), bias (K,)) for rising C, each started at the one before."""
-    weights, bias = np.zeros((coords.shape[1], n_classes)), np.zeros(n_classes)
+    The loss falls and then rises with C, and the last values cost the most steps: it ends at the first rise.
+    """
+    started = np.zeros((coords.shape[1], n_classes)), np.zeros(n_classes)
+    solutions = dict.fromkeys(np.unique(fold), started)
+    tried: list[np.ndarray] = []
     for C in Cs:
-        weights, bias = _fit(coords, y, C, weights, bias)
-        yield weights, bias
+        scores = np.empty((len(y), n_classes))
+        for number, before in solutions.items():
+            test = fold == number
+            weights, bias = solutions[number] = _fit(coords[~test], y[~test], C, before, _COARSE)
+            scores[test] = coords[test] @ weights + bias
+        tried.append(scores)
+        if len(tried) > 1 and log_loss(tried[-1], y) > log_loss(tried[-2], y):
+            break
+    return tried
 
 
-def _fit(
-    coords: np.ndarray, y: np.ndarray, C: float, weights: np.ndarray, bias: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _fit(coords: np.ndarray, y: np.ndarray, C: float, start: Solution, tolerance: float) -> Solution:
+    weights, bias = start
     shape, own = weights.shape, np.arange(len(y))
     stretch = 1 / np.sqrt(np.sum(coords**2, axis=0) / shape[1] + 1 / C)[:, None]
     lift = 1 / np.sqrt(len(y) / shape[1])
@@ -103,10 +111,9 @@ def _fit(
         value = -log_p[own, y].sum() + 0.5 * np.sum(penalised * v)
         return value, np.concatenate([(design.T @ residual + penalised).ravel(), residual.sum(axis=0) * lift])
 
-    start = np.concatenate([(weights / stretch).ravel(), bias / lift])
-    # Probabilities then agree with scikit-learn's to the fourth digit.
-    stop = {"maxiter": 500, "gtol": 1e-5 * np.sqrt(len(y)), "ftol": 1e-10}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=stop)
+    flat = np.concatenate([(weights / stretch).ravel(), bias / lift])
+    stop = {"maxiter": 500, "gtol": tolerance * np.sqrt(len(y)), "ftol": tolerance**2}
+    found = minimize(loss, flat, jac=True, method="L-BFGS-B", options=stop)
     return found.x[: -shape[1]].reshape(shape) * stretch, found.x[-shape[1] :] * lift
 
 

@@ -27,21 +27,22 @@ from regraft.cache import Tap
 from regraft.cut import Traced
 from regraft.errors import DataError
 from regraft.probe.average import LARGEST, average, averaged, columns_of
-from regraft.probe.candidates import FINEST, Candidate, Features, candidates, derived, tap_width
+from regraft.probe.candidates import FINEST, MOST_NUMBERS, Candidate, Features, candidates, derived, tap_width
 from regraft.probe.fitted import Fitted
 from regraft.probe.lda import lda
 from regraft.probe.logistic import logistic
 from regraft.probe.results import ProbeResult, judged, select, without_values
 from regraft.probe.ridge import ridge
-from regraft.probe.rows import Block, few_threads, quick_space, row_space, standardise
+from regraft.probe.rows import Block, one_thread, quick_space, row_space, standardise
 
-# Largest N·D of one candidate (float32: 240 MB), and floating-point operations of the first round, about ten
-# seconds on two cores. Both fall on the widest candidates of large datasets first.
-MOST_NUMBERS = 60_000_000
-MOST_WORK = 4e11
+# Floating-point operations of a round, about ten seconds of one core. The limit, like MOST_NUMBERS, falls on the
+# widest candidates of large datasets first.
+MOST_WORK = 2e11
 # Sets of features that go into the second and third round, the last layer not counted.
 _RIDGES = 8
 _LOGISTICS = 2
+_LOGISTIC_STEPS = 800  # evaluations of the loss in all folds, at most, as measured
+_EIGEN = 25  # operations of an eigendecomposition, over the cube of the size
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def depth_profile(
     """Fits heads on every stage and on joined stages, and picks the best on training and validation data.
 
     Args:
-        features: rows (N, D) of a tap of `taps_wanted` for "train" or "val", in the order of the labels.
+        features: rows (N, D) of a tap of `taps_wanted(traced, N)` for "train" or "val", in the order of the labels.
         y_train: (N,), integers below n_classes; at least two classes occur.
         y_val: (M,); may be empty, then the training split's held-out scores decide alone.
         traced: the network.
@@ -97,9 +98,9 @@ def depth_profile(
     """
     _check(y_train, n_classes)
     deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
-    bench = _Bench(derived(features, traced), y_train, y_val, n_classes, seed)
+    bench = _Bench(derived(features, traced, len(y_train)), y_train, y_val, n_classes, seed)
     sets, notes = affordable(traced, len(y_train))
-    with few_threads(len(y_train)):
+    with one_thread():
         results = _rounds(bench, sets, deadline)
         single = select(results)
         if single.val_scores is None:  # it came to the front after its values were dropped
@@ -117,9 +118,11 @@ def depth_profile(
 def _rounds(bench: _Bench, sets: Sequence[tuple[Tap, ...]], deadline: float) -> list[ProbeResult]:
     results: list[ProbeResult] = []
     for head, most in (("lda", len(sets)), ("ridge", _RIDGES), ("logistic", _LOGISTICS)):
+        work = 0.0
         for taps in _standing(sets, results, most):
-            if results and time.monotonic() > deadline:
-                return results
+            work += bench.work(Candidate(taps, head))
+            if results and (time.monotonic() > deadline or work > MOST_WORK):
+                break
             results = _without_ballast([*results, bench.judge(Candidate(taps, head))])
     return results
 
@@ -142,7 +145,7 @@ def affordable(traced: Traced, n_rows: int) -> tuple[list[tuple[Tap, ...]], tupl
     kept: list[tuple[Tap, ...]] = [last]
     work = 0.0
     for taps in (taps for taps in widths if taps != last):
-        work += _work(n_rows, widths[taps])
+        work += _work("lda", n_rows, widths[taps], 0)
         if n_rows * widths[taps] <= MOST_NUMBERS and work <= MOST_WORK:
             kept.append(taps)
     left = [taps for taps in widths if taps not in kept]
@@ -197,6 +200,11 @@ class _Bench:
         val_scores = _scores(fitted, [rows for _, rows in pairs])
         seconds = time.perf_counter() - started
         return judged(candidate, fitted, widths, val_scores, self._y["train"], self._y["val"], seconds)
+
+    def work(self, candidate: Candidate) -> float:
+        """About how many floating-point operations fitting a candidate takes."""
+        sizes = [self._block(tap)[0].rows.shape[1] for tap in candidate.taps]
+        return _work(candidate.head, len(self._y["train"]), sum(sizes), self._n_classes)
 
     def _block(self, tap: Tap) -> tuple[Block, np.ndarray]:
         if tap in self._kept:
@@ -258,9 +266,15 @@ def _in_depth_order(
     return DepthProfile(tuple(sorted(light, key=place)), best, single, names, notes)
 
 
-def _work(n_rows: int, width: int) -> float:
+def _work(head: str, n_rows: int, width: int, n_classes: int) -> float:
+    """Z Z' or Z' Z, then what each head does with it: a Cholesky factor, eigenvectors, or many products."""
     small = min(n_rows, width)
-    return 2.0 * n_rows * width * small + small**3
+    product = 2.0 * n_rows * width * small
+    if head == "lda":
+        return product + small**3
+    if head == "ridge":
+        return product + _EIGEN * small**3
+    return product + _EIGEN * small**3 + _LOGISTIC_STEPS * 4.0 * n_rows * small * n_classes
 
 
 def _check(y: np.ndarray, n_classes: int) -> None:

@@ -63,7 +63,7 @@ def loo_scores(space: RowSpace, targets: np.ndarray, penalty: float) -> np.ndarr
     """What each row (N, K) would score under the ridge fitted to all other rows."""
     kept = space.singular**2 / (space.singular**2 + penalty)
     fitted = targets.mean(axis=0) + space.left @ (kept[:, None] * (space.left.T @ targets))
-    leverage = 1 / len(targets) + (space.left**2) @ kept
+    leverage = 1 / len(targets) + space.left_squared @ kept
     return targets - (targets - fitted) / np.maximum(1 - leverage, 1e-12)[:, None]
 
 

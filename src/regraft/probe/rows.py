@@ -31,16 +31,13 @@ _COLUMNS = 4096  # columns turned to float64 at a time
 _KEPT = 1024  # rows; the (N, N) matrix of one block takes 8 MB then
 
 
-_SMALL = 500  # rows below which one thread is at least as fast
+def one_thread() -> threadpool_limits:
+    """A context in which BLAS uses one thread.
 
-
-def few_threads(n_rows: int) -> threadpool_limits:
-    """A context in which products of small matrices use one thread.
-
-    Threads that wait for each other's turn on a busy core cost far more than they save on a small product:
-    a profile of 50 rows took 20 times as long with two threads when other processes kept both cores busy.
+    Threads of a factorisation that wait for each other on busy cores cost far more than they save: with other
+    processes at work on two cores, a profile of 1,000 rows took 128 seconds with two threads, 9 with one.
     """
-    return threadpool_limits(limits=1 if n_rows < _SMALL else None, user_api="blas")
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,11 @@ class Block:
         return total
 
     def apply(self, X: np.ndarray) -> np.ndarray:
-        """Other rows (M, D), standardised the same way."""
-        return ((X - self.mean) / self.scale).astype(self.rows.dtype)
+        """Other rows (M, D), standardised the same way, in the arithmetic of the delivered head."""
+        dtype = self.rows.dtype
+        rows = X.astype(dtype) - self.mean.astype(dtype)
+        rows /= self.scale.astype(dtype)
+        return rows
 
 
 def standardise(X: np.ndarray) -> Block:
@@ -113,6 +113,11 @@ class RowSpace:
     def coords(self) -> np.ndarray:
         """R = U S (N, r)."""
         return self.left * self.singular
+
+    @cached_property
+    def left_squared(self) -> np.ndarray:
+        """U² (N, r), element by element: what each direction adds to a row's leverage."""
+        return self.left**2
 
     def lift(self, weights: np.ndarray) -> np.ndarray:
         """Weights (r, K) on the coordinates, as weights (D, K) on the standardised features."""
