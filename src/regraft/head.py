@@ -41,9 +41,7 @@ class LinearHead(nn.Module):
         return cls(n_features, n_classes)
 
     @classmethod
-    def from_arrays(
-        cls, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, scale: np.ndarray
-    ) -> LinearHead:
+    def from_arrays(cls, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> LinearHead:
         """A head with these values, as float32.
 
         Args:
@@ -54,9 +52,7 @@ class LinearHead(nn.Module):
         """
         head = cls(weight.shape[1], weight.shape[0])
         values = {"weight": weight, "bias": bias, "mean": mean, "scale": scale}
-        head.load_state_dict(
-            {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
-        )
+        head.load_state_dict({name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()})
         return head
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

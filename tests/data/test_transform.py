@@ -94,9 +94,7 @@ def test_pictures_lie_as_the_camera_was_held(orientation: int, paint):
         InputSpec((3, 96, 96), crop_pct=0.95, crop_mode="squash"),
         InputSpec((3, 96, 128), crop_pct=0.9),
     ],
-    ids=lambda spec: (
-        f"{spec.size[1]}x{spec.size[2]} {spec.crop_mode} {spec.crop_pct}" if hasattr(spec, "size") else ""
-    ),
+    ids=lambda spec: f"{spec.size[1]}x{spec.size[2]} {spec.crop_mode} {spec.crop_pct}" if hasattr(spec, "size") else "",
 )
 def test_pixels_equal_timms(size: tuple[int, int], spec: InputSpec, paint):
     """A source was tested on timm's pixels; ours are the same, to the bit."""

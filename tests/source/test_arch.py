@@ -53,9 +53,7 @@ def test_arguments_reach_the_architecture() -> None:
 
 
 def test_callable_beside_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_own_networks.py").write_text(
-        "from torch import nn\ndef small(): return nn.Linear(2, 2)\n"
-    )
+    (tmp_path / "my_own_networks.py").write_text("from torch import nn\ndef small(): return nn.Linear(2, 2)\n")
     monkeypatch.chdir(tmp_path)
     model, spec = build("my_own_networks:small")
     assert isinstance(model, torch.nn.Linear) and not model.training and spec is None

@@ -46,9 +46,7 @@ WRAPPERS = {
     "data parallel": lambda s: {"state_dict": prefixed(s, "module."), "best_prec1": 91.7},
     "compiled in parallel": lambda s: {"model": prefixed(s, "_orig_mod.module.")},
     "lightning": lambda s: {"state_dict": prefixed(s, "net."), "hyper_parameters": {"lr": 0.1}},
-    "contrastive": lambda s: {
-        "state_dict": prefixed(s, "module.encoder_q.") | {"module.queue": torch.ones(3)}
-    },
+    "contrastive": lambda s: {"state_dict": prefixed(s, "module.encoder_q.") | {"module.queue": torch.ones(3)}},
     "self-distillation": lambda s: {
         "student": prefixed(fresh(8), "module.backbone."),
         "teacher": prefixed(s, "backbone."),
@@ -93,9 +91,7 @@ def test_safetensors_and_half_precision(state: State, tmp_path: Path) -> None:
     safetensors.torch.save_file(halves, path)
     model = load_source(str(path), arch=TINY_ARCH).model
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
-    torch.testing.assert_close(
-        model.state_dict()["stem.conv.weight"], state["stem.conv.weight"], atol=1e-3, rtol=0
-    )
+    torch.testing.assert_close(model.state_dict()["stem.conv.weight"], state["stem.conv.weight"], atol=1e-3, rtol=0)
 
 
 def test_a_classifier_of_other_size_stays_fresh_and_is_reported(tiny: Source, tmp_path: Path) -> None:
@@ -122,9 +118,7 @@ def test_a_checkpoint_without_classifier_loads(state: State, tmp_path: Path) -> 
 def test_another_architecture_is_refused_even_where_names_fit(theirs: str, tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     torch.save(build(f"regraft.source.cifar_resnet:{theirs}")[0].state_dict(), path)
-    with pytest.raises(
-        SourceError, match=r"does not fit .*layer1\.3\.conv1\.weight.*116 tensors matched.*--arch"
-    ):
+    with pytest.raises(SourceError, match=r"does not fit .*layer1\.3\.conv1\.weight.*116 tensors matched.*--arch"):
         load_source(str(path), arch="regraft.source.cifar_resnet:resnet20")
 
 
@@ -150,9 +144,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("how", ["zip", "old", "pickle 2", "pickle 5"])
-def test_a_pickle_that_wants_to_run_code_is_refused(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_that_wants_to_run_code_is_refused(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "net.pt"
     if how.startswith("pickle"):

@@ -82,9 +82,7 @@ def test_real_timm_folder_gives_timms_outputs(shared_data: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize(
-    "uri", ["timm:resnet10t", "timm:resnet10t.c3_in1k", "regraft:cifar10-resnet20", TINY_ARCH]
-)
+@pytest.mark.parametrize("uri", ["timm:resnet10t", "timm:resnet10t.c3_in1k", "regraft:cifar10-resnet20", TINY_ARCH])
 def test_random_weights_need_no_network(uri: str) -> None:
     source = load_source(uri, random_weights=True, seed=2)
     assert source.weights_digest == load_source(uri, random_weights=True, seed=2).weights_digest
@@ -121,17 +119,13 @@ def test_a_config_cannot_call_what_is_no_architecture(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = own_folder(tmp_path / "net", arch=arch, arch_args=arch_args)
-    with pytest.raises(
-        SourceError, match=r"wants to call .*does not say that it returns a torch\.nn\.Module"
-    ):
+    with pytest.raises(SourceError, match=r"wants to call .*does not say that it returns a torch\.nn\.Module"):
         load_source(str(folder))
     assert not (tmp_path / "config-code-ran").exists()
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["from inside", "from beside"])
-def test_code_in_the_folder_is_not_imported(
-    inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_in_the_folder_is_not_imported(inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "net"
     monkeypatch.chdir(tmp_path)
     module = "brought_along" if inside else "net.brought_along"

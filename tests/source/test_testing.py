@@ -17,9 +17,7 @@ def test_tiny_source_is_its_seed() -> None:
 def test_tiny_source_exports() -> None:
     source = tiny_source()
     batch = torch.export.Dim("batch")
-    program = torch.export.export(
-        source.model, (torch.zeros(2, *source.input.size),), dynamic_shapes=({0: batch},)
-    )
+    program = torch.export.export(source.model, (torch.zeros(2, *source.input.size),), dynamic_shapes=({0: batch},))
     x = torch.randn(3, *source.input.size)
     assert torch.equal(program.module()(x), source.model(x))
 
@@ -31,11 +29,7 @@ def test_tiny_images_can_be_learned(classes: int, least: float) -> None:
     colours = X.reshape(len(X), -1, 3) / 255.0
     features = np.concatenate([colours.mean(1), colours.std(1), colours.max(1)], axis=1)
     half = len(X) // 2
-    score = (
-        LogisticRegression(C=100, max_iter=2000)
-        .fit(features[:half], y[:half])
-        .score(features[half:], y[half:])
-    )
+    score = LogisticRegression(C=100, max_iter=2000).fit(features[:half], y[:half]).score(features[half:], y[half:])
     assert score > least
 
 

@@ -28,10 +28,7 @@ def list_arrays(X: np.ndarray, y: np.ndarray, name: str = "array") -> Listing:
             f"X has {len(pictures)} pictures and y has the shape {labels.shape}. "
             f"Expected one label for each picture, ({len(pictures)},): read((X, y))"
         )
-    rows = [
-        Row(f"{name}#{i}", ArrayLocator(pictures, i), str(label), None)
-        for i, label in enumerate(labels.tolist())
-    ]
+    rows = [Row(f"{name}#{i}", ArrayLocator(pictures, i), str(label), None) for i, label in enumerate(labels.tolist())]
     return Listing(name, rows)
 
 

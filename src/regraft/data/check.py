@@ -82,9 +82,7 @@ def _repeated(classes: tuple[str, ...], examples: Sequence[Example]) -> list[Pro
     ]
 
 
-def _differing(
-    groups: Iterable[list[Example]], kind: str, trait: Callable[[Example], str]
-) -> Iterable[Problem]:
+def _differing(groups: Iterable[list[Example]], kind: str, trait: Callable[[Example], str]) -> Iterable[Problem]:
     """One problem for each group of equal pictures that differ in a trait."""
     for group in groups:
         if len({trait(example) for example in group}) > 1:
@@ -96,12 +94,8 @@ def _scarce(classes: tuple[str, ...], examples: Sequence[Example]) -> Iterable[P
     sizes = Counter(example.label for example in examples if example.split == "train")
     for label, name in enumerate(classes):
         if sizes[label] < _SMALL:
-            yield Problem(
-                "small class", name, f"{sizes[label]} training pictures; results will depend on luck"
-            )
-    (large, high), *_, (small, low) = Counter(
-        {label: sizes[label] for label in range(len(classes))}
-    ).most_common()
+            yield Problem("small class", name, f"{sizes[label]} training pictures; results will depend on luck")
+    (large, high), *_, (small, low) = Counter({label: sizes[label] for label in range(len(classes))}).most_common()
     if high > _IMBALANCE * low:
         detail = f"{low} training pictures, {high} of {classes[large]!r}; accuracy favours the larger class"
         yield Problem("imbalanced classes", classes[small], detail)

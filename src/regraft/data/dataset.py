@@ -184,9 +184,7 @@ class Dataset:
         return members
 
     def _lowest(self, members: Sequence[int], k: int, seed: int) -> list[int]:
-        return sorted(members, key=lambda i: digest_bytes(f"subset:{seed}:{self.examples[i].key}".encode()))[
-            :k
-        ]
+        return sorted(members, key=lambda i: digest_bytes(f"subset:{seed}:{self.examples[i].key}".encode()))[:k]
 
 
 def _spread(values: Iterable[int]) -> tuple[int, int, int]:

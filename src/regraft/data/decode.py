@@ -107,9 +107,7 @@ class _Pending:
         self._indices = indices
         self._pixels = np.empty((len(indices), *transform.spec.size), np.uint8)
         self._tasks: list[Future[list[tuple[int, Problem]]]] = [
-            pool.submit(
-                _fill, dataset, transform, indices, self._pixels, range(len(indices))[start : start + _CHUNK]
-            )
+            pool.submit(_fill, dataset, transform, indices, self._pixels, range(len(indices))[start : start + _CHUNK])
             for start in range(0, len(indices), _CHUNK)
         ]
 

@@ -28,9 +28,7 @@ from regraft.errors import DataError
 
 _BLOCK_BYTES = 2**20
 _CACHE_BYTES = 2**25
-_SPLIT_IN_STEM = re.compile(
-    rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})([-_.].*)?$", re.IGNORECASE
-)
+_SPLIT_IN_STEM = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})([-_.].*)?$", re.IGNORECASE)
 
 
 class BlockCache:
@@ -117,9 +115,7 @@ class PictureColumn:
     def _rows_per_block(self, group: int) -> int:
         meta = self._file.metadata.row_group(group)
         columns = (meta.column(i) for i in range(meta.num_columns))
-        size = sum(
-            c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == self._column
-        )
+        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == self._column)
         return max(1, min(1024, _BLOCK_BYTES * meta.num_rows // max(1, size)))
 
 

@@ -48,9 +48,7 @@ def open_encoded(content: bytes) -> Image.Image:
         return Image.open(io.BytesIO(content), formats=FORMATS)
     except _TOO_LARGE as error:
         raise BadPicture("too large", _claimed(content) or str(error)) from error
-    except (
-        Exception
-    ) as error:  # parsers of untrusted bytes raise anything: KeyError, struct.error, SyntaxError
+    except Exception as error:  # parsers of untrusted bytes raise anything: KeyError, struct.error, SyntaxError
         if _cut_in_header(content):
             raise BadPicture("truncated", _CUT) from error
         raise BadPicture("unreadable", "it is not a picture in a known format") from error

@@ -78,9 +78,7 @@ def list_table(path: Path) -> Listing:
             columns = columns or find_columns(path, record)
             _add(listing, path, f"{path.name}#{number}", record, columns)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} is not a text table ({error}). Expected UTF-8; save it as CSV UTF-8"
-        ) from error
+        raise DataError(f"{path} is not a text table ({error}). Expected UTF-8; save it as CSV UTF-8") from error
     return listing
 
 

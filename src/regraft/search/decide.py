@@ -127,7 +127,7 @@ def _finetune(probe: Trial, means: Means, folder: Path, clock: Clock) -> Trial |
 
 def _why_finetune(tuned: Trial, gained: Gain) -> str:
     where = f"Fine-tuning above {tuned.plan.cut} from the probe's head gave {gained} on validation"
-    kept = "it is delivered" if gained.convincing else "no more than its standard error, so the probe is delivered"
+    kept = "it is delivered" if gained.convincing else "no more than two standard errors, so the probe is delivered"
     return f"{where} in {tuned.seconds:.0f} s: {kept}."
 
 

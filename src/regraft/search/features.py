@@ -79,7 +79,7 @@ class Features:
         self._traced = traced
         self._means = means
         self._caches: dict[Tap, FeatureCache] = {}
-        self._derived = derived(self._stored, traced)
+        self._derived = derived(self._stored, traced, len(self.labels("train")))
 
     def __call__(self, tap: Tap, split: str) -> np.ndarray:
         """Rows of one split in the dataset's order, (N, D); coarse grids follow from the stored fine ones."""

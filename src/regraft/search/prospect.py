@@ -45,7 +45,7 @@ def look_at(data: Dataset, source: Source, means: Means) -> Prospect:
     """
     traced = traced_source(source)
     features = Features(data, source, traced, means)
-    features.fill(taps_wanted(traced))
+    features.fill(taps_wanted(traced, len(features.labels("train"))))
     profile = depth_profile(
         features,
         features.labels("train"),

@@ -136,8 +136,8 @@ class Gain:
 
     @property
     def convincing(self) -> bool:
-        """Whether it exceeds its standard error."""
-        return self.points > self.se
+        """Whether it exceeds two standard errors: the new trial was the best of several evaluations, so is flattered."""
+        return self.points > 2 * self.se
 
     def __str__(self) -> str:
         return f"{100 * self.points:+.1f} ± {100 * self.se:.1f} points"
@@ -156,7 +156,8 @@ def again(chosen: Trial, prospect: Prospect, seed: int) -> ProbeResult:
     assert chosen.probe is not None
     features, candidate = prospect.features, chosen.probe.candidate
     cuts = {tap.cut for tap in candidate.taps}
-    features.fill([tap for tap in taps_wanted(prospect.traced) if tap.cut in cuts])
+    wanted = taps_wanted(prospect.traced, len(features.labels("train")))
+    features.fill([tap for tap in wanted if tap.cut in cuts])
     X, y = joined(features, candidate.taps, "train"), features.labels("train")
     return replace(chosen.probe, fitted=refit(candidate, X, y, chosen.plan.n_classes, seed=seed))
 

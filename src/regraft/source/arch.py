@@ -50,9 +50,7 @@ def expects(spec: InputSpec) -> Callable[[Factory], Factory]:
     return mark
 
 
-def build(
-    arch: str, arch_args: dict[str, Any] | None = None, *, seed: int = 0
-) -> tuple[nn.Module, InputSpec | None]:
+def build(arch: str, arch_args: dict[str, Any] | None = None, *, seed: int = 0) -> tuple[nn.Module, InputSpec | None]:
     """An architecture with fresh weights.
 
     Args:

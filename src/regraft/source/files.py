@@ -65,9 +65,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         (['state_dict.module.bias'], ('epoch',))
     """
     if not path.is_file():
-        raise SourceError(
-            f"there is no weight file at {path}. Pass a file that ends in {', '.join(SUFFIXES)}"
-        )
+        raise SourceError(f"there is no weight file at {path}. Pass a file that ends in {', '.join(SUFFIXES)}")
     with path.open("rb") as file:
         start = file.read(9)
     if path.suffix == ".safetensors" or start[8:] == b"{":

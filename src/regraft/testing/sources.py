@@ -14,9 +14,7 @@ from regraft.source import Source, build, expects, make_source
 from regraft.spec import InputSpec
 
 TINY_ARCH = "python:regraft.testing.sources:tiny_net"
-_COLOURS = np.array(
-    [[220, 60, 50], [50, 200, 70], [60, 80, 220], [220, 200, 40], [200, 60, 200], [60, 200, 200]]
-)
+_COLOURS = np.array([[220, 60, 50], [50, 200, 70], [60, 80, 220], [220, 200, 40], [200, 60, 200], [60, 200, 200]])
 _SHAPES = 3  # disc, square, cross
 
 
@@ -87,9 +85,7 @@ def _age(norm: nn.BatchNorm2d, generator: torch.Generator) -> None:
     variance.copy_(0.5 + torch.rand(shape, generator=generator))
 
 
-def tiny_images(
-    n_per_class: int, classes: int = 3, size: int = 32, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def tiny_images(n_per_class: int, classes: int = 3, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Coloured shapes on a noisy ground: learnable from a handful of examples, yet not trivial.
 
     Args:

@@ -53,7 +53,7 @@ class Recipe:
         dropout: whether the source's own dropout is on.
         label_smoothing: in [0, 1).
         augment: of pixel rows; "flip-crop" is a random flip and a random crop after padding by an eighth.
-        patience: stop after this many epochs without a better validation; 0 never stops.
+        patience: stop after this many evaluations without a better one; 0 never stops.
         clip: largest norm of the gradient; 0 does not clip.
         precision: of the forward pass; "bfloat16" is faster where the processor has instructions for it.
         keep: the weights of the best epoch on validation (epoch 0 counts), or of the last one.
@@ -200,7 +200,7 @@ RECIPES.add("probe", Recipe("probe", cut="output", epochs=0))
 # For 50 to 2,000 examples. The head starts at the probe's solution and low stages hardly move, because
 # large early steps distort features that few examples cannot rebuild; 200 updates because an epoch of
 # 50 examples is two.
-RECIPES.add("finetune", Recipe("finetune", min_updates=200, patience=10))
+RECIPES.add("finetune", Recipe("finetune", min_updates=200, patience=5))
 
 # The control: every layer from fresh weights, with rates that suit them.
 RECIPES.add(
