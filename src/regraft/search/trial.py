@@ -136,7 +136,7 @@ class Gain:
 
     @property
     def convincing(self) -> bool:
-        """Whether it exceeds two standard errors: the new trial was the best of several evaluations, so is flattered."""
+        """Whether it exceeds two standard errors; the best of several evaluations is flattered by one."""
         return self.points > 2 * self.se
 
     def __str__(self) -> str:

@@ -202,7 +202,8 @@ RECIPES.add("probe", Recipe("probe", cut="output", epochs=0))
 # 50 examples is two.
 RECIPES.add("finetune", Recipe("finetune", min_updates=200, patience=5))
 
-# The control: every layer from fresh weights, with rates that suit them.
+# The control: every layer from fresh weights, with rates that suit them. Measured on the digits at 5 per class with
+# ResNet-20: this reaches 85 %, AdamW at 2e-3 for 400 updates 73 %; a weak control would flatter transfer.
 RECIPES.add(
     "scratch",
     Recipe(
@@ -212,10 +213,13 @@ RECIPES.add(
         cut="input",
         taps="feature",
         epochs=40,
-        min_updates=400,
-        lr=2e-3,
-        head_lr=2e-3,
+        min_updates=800,
+        batch_size=16,
+        optimizer="sgd",
+        lr=0.05,
+        head_lr=0.05,
         layer_decay=1.0,
+        weight_decay=5e-4,
         batch_norm="train",
         dropout=True,
     ),

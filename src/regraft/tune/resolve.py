@@ -58,7 +58,7 @@ def resolve(
         >>> traced = trace(source.model, torch.zeros(2, *source.input.size))
         >>> plan = resolve(RECIPES["scratch"], source, traced, 3, n_train=60)
         >>> plan.cut, plan.n_params("frozen"), plan.updates
-        ('input', 0, 400)
+        ('input', 0, 800)
     """
     taps = choose_taps(recipe, traced, probe)
     cut = choose_cut(recipe, traced, taps, n_train)
