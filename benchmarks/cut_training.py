@@ -29,12 +29,12 @@ from regraft.tune import (
     upper_network,
 )
 
-EPOCHS, PHOTOS = 3, 200
+EPOCHS, PHOTOS = 5, 200
 
 
 def main() -> None:
-    data = read(DATA / "datasets" / "ants_bees").split("train")
-    data = replace(data, examples=tuple(replace(e, split="train") for e in data.examples[:PHOTOS]))
+    data = read(DATA / "datasets" / "ants_bees")
+    data = replace(data, examples=data.examples[:PHOTOS])
     source = load_source("timm:resnet18", random_weights=True)
     traced = traced_source(source)
     recipe = RECIPES["finetune"].with_(cut="layer3", taps="feature", head="fresh", epochs=EPOCHS, min_updates=0)
