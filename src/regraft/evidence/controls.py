@@ -71,7 +71,7 @@ def measure(chosen: Trial, correct: np.ndarray, means: Means, *, seconds: float,
         controls.append(_timed("fresh weights", what, lambda: _fresh_weights(chosen, means, seconds / 2), matched=True))
         # An untrained network is no control: training from scratch gets half the time whatever the other one took.
         left = max(seconds / 2, seconds - (time.perf_counter() - started))
-        what = "the same network from scratch"
+        what = "the same network from scratch, in about the time of the fit"
         controls.append(_timed("scratch", what, lambda: _scratch(chosen, means, left), matched=True))
     return evidence(correct, controls, means.seed)
 
