@@ -19,11 +19,5 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has a cache folder of its own."""
-    monkeypatch.setenv("REGRAFT_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
 def _same_seed() -> None:
     torch.manual_seed(0)
