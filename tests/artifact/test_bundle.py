@@ -234,9 +234,16 @@ def test_code_inside_a_bundle_is_never_imported(
     (copy / "evil_net.py").write_text(f"open({str(proof)!r}, 'w')\ndef net(): pass\n")
     _change_source(copy, arch=f"python:{place}evil_net:net", arch_args={})
     monkeypatch.chdir(tmp_path if place else copy)
-    with pytest.raises(BundleError, match="inside the model's own folder"):
+    with pytest.raises(BundleError, match="inside the folder itself"):
         load(copy)
     assert not proof.exists()
+
+
+@pytest.mark.parametrize("name", ["os:abort", "regraft.cache:clean"])
+def test_functions_that_need_no_arguments_to_do_harm_are_refused(name: str, copy: Path):
+    _change_source(copy, arch=f"python:{name}", arch_args={})
+    with pytest.raises(BundleError, match="does not say that it returns"):
+        load(copy)
 
 
 def test_an_own_architecture_loads_again(delivered: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ from regraft.cut import Cut, Traced
 
 FINEST = 4
 # Largest N·D of one candidate: 120 MB in float32.
-MOST_NUMBERS = 30_000_000
+MOST_NUMBERS = 15_000_000
 HEADS = ("lda", "ridge", "logistic")
 # Joined on 4x4 grids, stages have tens of thousands of features and won nothing in any measurement.
 _JOINED_GRIDS = (1, 2)

@@ -10,12 +10,16 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from regraft.source.arch import find_callable, split_arch
+
+SUFFIXES = tuple(all_suffixes())
+INSIDE = "is code inside the folder itself"
 
 
 def doubt(arch: str, folder: Path) -> str:
@@ -43,21 +47,21 @@ def doubt(arch: str, folder: Path) -> str:
     kind, name = split_arch(arch)
     if kind != "python":
         return ""
-    if _comes_from(folder, name.partition(":")[0]):
-        return "is code inside the folder itself"
-    return "" if _is_architecture(find_callable(name)) else "does not say that it returns a torch.nn.Module"
+    if comes_from(folder, name.partition(":")[0]):
+        return INSIDE
+    return "" if is_architecture(find_callable(name)) else "does not say that it returns a torch.nn.Module"
 
 
-def _comes_from(folder: Path, module: str) -> bool:
-    """Whether a module of this name, looked up from the current directory, would come out of the folder."""
-    first, *rest = module.split(".")
-    here = Path.cwd()
-    if not any(path.stem.split(".")[0] == first for path in here.iterdir()):
-        return False
-    return folder.resolve() in here.joinpath(first, *rest).resolve().parents
+def comes_from(folder: Path, module: str) -> bool:
+    """Whether importing this module, looked up from the current directory, would run a file of the folder."""
+    parts = module.split(".")
+    places = [Path.cwd().joinpath(*parts[:i]) for i in range(1, len(parts) + 1)]
+    files = [f"{place}{ending}{suffix}" for place in places for ending in ("", "/__init__") for suffix in SUFFIXES]
+    return any(folder.resolve() in Path(file).resolve().parents for file in files if Path(file).is_file())
 
 
-def _is_architecture(found: Callable[..., Any]) -> bool:
+def is_architecture(found: Callable[..., Any]) -> bool:
+    """Whether a callable says that it makes a network."""
     if hasattr(found, "input_spec"):
         return True
     returned = found if inspect.isclass(found) else _returned(found)
