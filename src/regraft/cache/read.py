@@ -5,7 +5,6 @@ Shape letters: N examples; the shape of a row follows it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from regraft.cache import format
 from regraft.cache.format import Shard
 from regraft.cache.key import CacheKey
 from regraft.errors import CacheError
-
-_OPEN_MAPS = 128  # each holds a file descriptor; the usual limit of a process is 1024
 
 
 class FeatureCache:
@@ -43,7 +40,6 @@ class FeatureCache:
             )
         self._shards: list[Shard] = list(format.shards(folder, self._meta))
         self._index = {key: (s, r) for s, shard in enumerate(self._shards) for r, key in enumerate(shard.keys)}
-        self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
         format.mark_used(folder)
 
     @property
@@ -88,7 +84,8 @@ class FeatureCache:
         places = np.array([self._index[key] for key in keys], dtype=np.int64).reshape(-1, 2)
         for shard in np.unique(places[:, 0]):
             wanted = np.flatnonzero(places[:, 0] == shard)
-            out[wanted] = self._map(int(shard))[places[wanted, 1]]
+            # Mapped anew each time and let go: pages of a map that stays open count as this process's memory.
+            out[wanted] = np.load(self._shards[shard].path, mmap_mode="r")[places[wanted, 1]]
         return out
 
     def _need(self, keys: Sequence[str]) -> None:
@@ -99,11 +96,3 @@ class FeatureCache:
                 f"{len(missing)} of {len(keys)} examples have no row for {self.key.tap} ({names}…). "
                 "Compute them: frozen_pass(dataset, source, traced, taps, root=…)"
             )
-
-    def _map(self, shard: int) -> np.ndarray:
-        if shard not in self._maps:
-            self._maps[shard] = np.load(self._shards[shard].path, mmap_mode="r")
-        self._maps.move_to_end(shard)
-        if len(self._maps) > _OPEN_MAPS:
-            self._maps.popitem(last=False)
-        return self._maps[shard]
