@@ -14,7 +14,7 @@ from regraft.cache.pool import Pool
 from regraft.cut import Cut
 from regraft.errors import DataError
 from regraft.head import LinearHead
-from regraft.probe import candidates, depth_profile, derived, profile, raw_pixels, refit, select, taps_wanted
+from regraft.probe import candidates, depth_profile, derived, limits, profile, raw_pixels, refit, select, taps_wanted
 from regraft.probe.average import mean_head
 
 K = 3
@@ -140,7 +140,7 @@ def test_a_time_limit_still_leaves_an_answer(rows: Rows) -> None:
 
 
 def test_wide_sets_are_left_out_and_named(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile, "MOST_NUMBERS", 45 * 30)
+    monkeypatch.setattr(limits, "MOST_NUMBERS", 45 * 30)
     found = rows.profile()
     singles = [r for r in found.results if not r.candidate.members]
     assert max(r.n_features for r in singles) <= 30
@@ -148,7 +148,7 @@ def test_wide_sets_are_left_out_and_named(rows: Rows, monkeypatch: pytest.Monkey
 
 
 def test_many_rows_ask_for_coarser_grids_and_read_no_finer_ones() -> None:
-    per_row = profile.MOST_NUMBERS // (6 * 16)  # the middle stage no longer fits on 4x4, the early one does
+    per_row = limits.MOST_NUMBERS // (6 * 16)  # the middle stage no longer fits on 4x4, the early one does
     wanted = taps_wanted(network(), per_row + 1)
     assert wanted == (Tap("early", 4), Tap("middle", 2), Tap("late", 2), Tap("feature", 0))
     assert taps_wanted(network(), 10**9)[0] == Tap("early", 1)
@@ -210,3 +210,25 @@ def test_raw_pixels_see_a_brighter_class() -> None:
 def side_by_side(rows: Rows, taps: tuple[Tap, ...], split: str) -> np.ndarray:
     features = derived(rows, network())
     return np.concatenate([features(tap, split) for tap in taps], axis=1)
+
+
+def test_many_rows_are_screened_on_a_few_that_hold_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    y = np.repeat(np.arange(K), [60, 30, 10])
+    monkeypatch.setattr(limits, "_FEW", 30)
+    monkeypatch.setattr(limits, "_FEW_PER_CLASS", 1)
+    few = limits.few_rows(y, K, seed=0)
+    assert few is not None
+    assert np.bincount(y[few]).tolist() == [10, 10, 10]
+    assert limits.few_rows(y[few], K, seed=0) is None
+
+
+def test_screening_drops_sets_but_finds_the_same_stage(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_FEW", 20)
+    monkeypatch.setattr(limits, "_FEW_PER_CLASS", 1)
+    monkeypatch.setattr(limits, "_BEST_OF_FEW", 2)
+    found = rows.profile()
+    tried = {result.candidate.taps for result in found.results if not result.candidate.members}
+    assert len(tried) < len({candidate.taps for candidate in candidates(network())})
+    assert [result.candidate.taps[0].cut for result in found.per_stage()] == list(SHAPES)
+    assert any(tap.cut == "middle" for tap in found.best.candidate.taps)
+    assert "judged on 20 training examples first" in found.notes[0]

@@ -137,9 +137,9 @@ def coarsen(rows: np.ndarray, to: int, *, grid: int = 4, extra: int = 0) -> np.n
     """
     if grid % to:
         raise ValueError(f"a grid of {to} cells on a side does not follow from one of {grid}")
-    step = grid // to
-    cells = rows[:, : rows.shape[1] - extra].reshape(len(rows), -1, to, step, to, step)
-    means = cells.mean((3, 5), dtype=rows.dtype).reshape(len(rows), -1)
+    share = np.kron(area_weights(grid, to), area_weights(grid, to)).astype(rows.dtype)
+    cells = rows[:, : rows.shape[1] - extra].reshape(-1, grid * grid)
+    means = (cells @ share).reshape(len(rows), -1)  # several times faster than a mean over strided axes
     return np.concatenate([means, rows[:, rows.shape[1] - extra :]], axis=1) if extra else means
 
 

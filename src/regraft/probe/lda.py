@@ -48,9 +48,10 @@ def lda(X: np.ndarray | RowSpace | QuickSpace, y: np.ndarray, n_classes: int, sh
     counts = np.bincount(y, minlength=n_classes)
     means = _class_means(space.coords, y, counts)
     centred = space.coords - means[y]
-    s = ledoit_wolf(centred, n_features) if shrinkage is None else shrinkage
+    scatter = centred.T @ centred
+    s = ledoit_wolf(centred, n_features, scatter) if shrinkage is None else shrinkage
     # White coordinates: the shared covariance is the identity there. Columns of B are rows of the data.
-    root = np.linalg.cholesky(_shrunk(centred, s, n_features))
+    root = np.linalg.cholesky(_shrunk(scatter, len(y), s, n_features))
     white, white_means = (solve_triangular(root, part.T, lower=True) for part in (space.coords, means))
     prior = np.log(np.maximum(counts, 1) / len(y))
     weights = solve_triangular(root.T, white_means, lower=False)
@@ -59,16 +60,16 @@ def lda(X: np.ndarray | RowSpace | QuickSpace, y: np.ndarray, n_classes: int, sh
     return assemble("lda", space, y, weights, bias, held_out, {"shrinkage": float(s)})
 
 
-def ledoit_wolf(centred: np.ndarray, n_features: int) -> float:
+def ledoit_wolf(centred: np.ndarray, n_features: int, scatter: np.ndarray) -> float:
     """Ledoit and Wolf's shrinkage for rows (N, r) already centred, whose covariance lives in D dimensions.
 
     Args:
         centred: (N, r).
         n_features: D, at least r; the other D - r directions have no variance.
+        scatter: X'X (r, r), or X X' (N, N), which has the same norm.
     """
     n_rows = len(centred)
-    small = centred @ centred.T if n_rows < centred.shape[1] else centred.T @ centred
-    norm2 = float(np.sum(small**2)) / n_rows**2  # |S|_F² of S = X'X / N
+    norm2 = float(np.vdot(scatter, scatter)) / n_rows**2  # |S|_F² of S = X'X / N
     trace = float(np.sum(centred**2)) / n_rows
     distance = norm2 - trace**2 / n_features  # |S - t I|_F²
     error = (float(np.sum(np.sum(centred**2, axis=1) ** 2)) / n_rows - norm2) / n_rows
@@ -80,9 +81,9 @@ def _class_means(coords: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nd
     return (member.T @ coords) / np.maximum(counts, 1)[:, None]
 
 
-def _shrunk(centred: np.ndarray, s: float, n_features: int) -> np.ndarray:
-    covariance = (1 - s) / len(centred) * (centred.T @ centred)
-    target = float(np.sum(centred**2)) / len(centred) / n_features
+def _shrunk(scatter: np.ndarray, n_rows: int, s: float, n_features: int) -> np.ndarray:
+    covariance = (1 - s) / n_rows * scatter
+    target = float(np.trace(scatter)) / n_rows / n_features
     # The floor keeps the matrix invertible when every class has one row or all rows of a class are equal.
     covariance[np.diag_indices_from(covariance)] += max(s * target, 1e-9 * target, 1e-12)
     return covariance

@@ -2,7 +2,8 @@
 
 Three rounds, each only for what the last one left standing:
 
-1. LDA on every set of taps: one Cholesky factor each, and an exact leave-one-out.
+1. LDA on every set of taps: one Cholesky factor each, and an exact leave-one-out. With many rows, first on some
+   of them, and on all rows only what did best there.
 2. Ridge on the best sets and the last layer.
 3. Logistic regression, which needs cross-validation, on the very best and the last layer.
 
@@ -23,26 +24,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from regraft.cache import Tap
 from regraft.cut import Traced
 from regraft.errors import DataError
 from regraft.probe.average import LARGEST, average, averaged, columns_of
-from regraft.probe.candidates import FINEST, MOST_NUMBERS, Candidate, Features, candidates, derived, tap_width
+from regraft.probe.bench import Bench, fit
+from regraft.probe.candidates import Candidate, Features, derived
 from regraft.probe.fitted import Fitted
-from regraft.probe.lda import lda
-from regraft.probe.logistic import logistic
-from regraft.probe.results import ProbeResult, judged, select, without_values
-from regraft.probe.ridge import ridge
-from regraft.probe.rows import Block, one_thread, quick_space, row_space, standardise
+from regraft.probe.limits import Costs, TapSet, few_rows, worth_all_rows
+from regraft.probe.results import ProbeResult, select, without_values
+from regraft.probe.rows import one_thread, standardise
 
-# Floating-point operations of a round, about ten seconds of one core. The limit, like MOST_NUMBERS, falls on the
-# widest candidates of large datasets first.
-MOST_WORK = 2e11
 # Sets of features that go into the second and third round, the last layer not counted.
 _RIDGES = 8
 _LOGISTICS = 2
-_LOGISTIC_STEPS = 800  # evaluations of the loss in all folds, at most, as measured
-_EIGEN = 25  # operations of an eigendecomposition, over the cube of the size
 
 
 @dataclass(frozen=True)
@@ -98,10 +92,14 @@ def depth_profile(
     """
     _check(y_train, n_classes)
     deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
-    bench = _Bench(derived(features, traced, len(y_train)), y_train, y_val, n_classes, seed)
-    sets, notes = affordable(traced, len(y_train))
+    bench = Bench(derived(features, traced, len(y_train)), y_train, y_val, n_classes, seed)
+    costs = Costs.of(traced, len(y_train), n_classes)
+    sets, notes = costs.in_memory()
     with one_thread():
-        results = _rounds(bench, sets, deadline)
+        few = few_rows(y_train, n_classes, seed)
+        if few is not None:
+            sets, notes = _screened(sets, bench.of_rows(few), deadline), (*notes, _screening(len(sets), len(few)))
+        results = _rounds(bench, sets, costs, deadline)
         single = select(results)
         if single.val_scores is None:  # it came to the front after its values were dropped
             single = bench.judge(single.candidate)
@@ -115,47 +113,39 @@ def depth_profile(
     return _in_depth_order([*results, mean], best, single, traced, notes)
 
 
-def _rounds(bench: _Bench, sets: Sequence[tuple[Tap, ...]], deadline: float) -> list[ProbeResult]:
-    results: list[ProbeResult] = []
+def _screened(sets: Sequence[TapSet], few: Bench, deadline: float) -> list[TapSet]:
+    """The sets that are worth all rows, as judged on a few of them."""
+    judged = few.judge_all([Candidate(taps, "lda") for taps in sets], deadline)
+    return worth_all_rows([without_values(result) for result in judged], sets[0])
+
+
+def _screening(n_sets: int, n_rows: int) -> str:
+    return (
+        f"All {n_sets} sets of features were judged on {n_rows} training examples first; "
+        "only the best of them and of each stage went on to all examples."
+    )
+
+
+def _rounds(bench: Bench, sets: Sequence[TapSet], costs: Costs, deadline: float) -> list[ProbeResult]:
+    """LDA on the sets, the first of them whatever the time; then the dearer heads on those left standing."""
+    results = [bench.judge(Candidate(sets[0], "lda"))]
     for head, most in (("lda", len(sets)), ("ridge", _RIDGES), ("logistic", _LOGISTICS)):
-        work = 0.0
-        for taps in _standing(sets, results, most):
-            work += bench.work(Candidate(taps, head))
-            if results and (time.monotonic() > deadline or work > MOST_WORK):
-                break
-            results = _without_ballast([*results, bench.judge(Candidate(taps, head))])
+        standing = sets[1:] if head == "lda" else _standing(sets[0], results, most)
+        for result in bench.judge_all(costs.within(head, standing), deadline):
+            results = _without_ballast([*results, result])
     return results
+
+
+def _standing(last: TapSet, results: Sequence[ProbeResult], most: int) -> list[TapSet]:
+    """The sets that go into the next round: the last layer, and those of the best results so far."""
+    ranked = sorted(results, key=lambda r: (-r.score, r.log_loss))
+    return list(dict.fromkeys([last, *(r.candidate.taps for r in ranked)]))[: most + 1]
 
 
 def _without_ballast(results: list[ProbeResult]) -> list[ProbeResult]:
     """Heads that can still be delivered keep their values; a hundred wide ones would fill the memory."""
     needed = {id(select(results)), *(id(r) for r in sorted(results, key=lambda r: r.log_loss)[:LARGEST])}
     return [r if id(r) in needed or r.val_scores is None else without_values(r) for r in results]
-
-
-def affordable(traced: Traced, n_rows: int) -> tuple[list[tuple[Tap, ...]], tuple[str, ...]]:
-    """The sets of taps that fit the limits on memory and work: the last layer, then the narrowest first.
-
-    Returns:
-        The sets, and a note for people if some were left out.
-    """
-    cuts = {cut.name: cut for cut in traced.stages}
-    widths = {c.taps: sum(tap_width(cuts[tap.cut], tap) for tap in c.taps) for c in candidates(traced)}
-    last = next(taps for taps in widths if taps[-1].cut == traced.stages[-1].name and len(taps) == 1)
-    kept: list[tuple[Tap, ...]] = [last]
-    work = 0.0
-    for taps in (taps for taps in widths if taps != last):
-        work += _work("lda", n_rows, widths[taps], 0)
-        if n_rows * widths[taps] <= MOST_NUMBERS and work <= MOST_WORK:
-            kept.append(taps)
-    left = [taps for taps in widths if taps not in kept]
-    if not left:
-        return kept, ()
-    least = min(widths[taps] for taps in left)
-    return kept, (
-        f"{len(left)} of {len(widths)} sets of features were not tried: {n_rows} examples of {least} or more "
-        f"features would not fit {MOST_NUMBERS * 4 // 10**6} MB or take too long.",
-    )
 
 
 def refit(candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, *, seed: int = 0) -> Fitted:
@@ -172,80 +162,11 @@ def refit(candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, *,
         seed: which rows share a fold.
     """
     if not candidate.members:
-        return _fit(candidate.head, X, y, n_classes, seed)
+        return fit(candidate.head, X, y, n_classes, seed)
     widths = dict(zip(candidate.taps, candidate.widths, strict=True))
     blocks = {tap: standardise(X[:, columns_of([tap], widths)]) for tap in widths}
-    fits = [_fit(m.head, [blocks[tap] for tap in m.taps], y, n_classes, seed) for m in candidate.members]
+    fits = [fit(m.head, [blocks[tap] for tap in m.taps], y, n_classes, seed) for m in candidate.members]
     return averaged(fits, candidate.members, widths, y)
-
-
-class _Bench:
-    """Standardised features at hand, and candidates judged on them."""
-
-    def __init__(self, features: Features, y_train: np.ndarray, y_val: np.ndarray, n_classes: int, seed: int) -> None:
-        self._features = features
-        self._y = {"train": y_train, "val": y_val}
-        self._n_classes = n_classes
-        self._seed = seed
-        self._kept: dict[Tap, tuple[Block, np.ndarray]] = {}
-        self._room = MOST_NUMBERS // 2
-
-    def judge(self, candidate: Candidate) -> ProbeResult:
-        """Fit a candidate and score it."""
-        started = time.perf_counter()
-        pairs = [self._block(tap) for tap in candidate.taps]
-        space = [block for block, _ in pairs]
-        fitted = _fit(candidate.head, space, self._y["train"], self._n_classes, self._seed)
-        widths = [block.rows.shape[1] for block in space]
-        val_scores = _scores(fitted, [rows for _, rows in pairs])
-        seconds = time.perf_counter() - started
-        return judged(candidate, fitted, widths, val_scores, self._y["train"], self._y["val"], seconds)
-
-    def work(self, candidate: Candidate) -> float:
-        """About how many floating-point operations fitting a candidate takes."""
-        sizes = [self._block(tap)[0].rows.shape[1] for tap in candidate.taps]
-        return _work(candidate.head, len(self._y["train"]), sum(sizes), self._n_classes)
-
-    def _block(self, tap: Tap) -> tuple[Block, np.ndarray]:
-        if tap in self._kept:
-            return self._kept[tap]
-        block = standardise(self._rows(tap, "train"))
-        pair = block, block.apply(self._rows(tap, "val"))
-        numbers = sum(rows.size for rows in (block.rows, pair[1]))
-        if tap.grid != FINEST and numbers <= self._room:  # the finest grids are in no join
-            self._room -= numbers
-            self._kept[tap] = pair
-        return pair
-
-    def _rows(self, tap: Tap, split: str) -> np.ndarray:
-        if split == "val" and len(self._y["val"]) == 0:
-            return np.empty((0, self._rows(tap, "train").shape[1]), dtype=np.float32)
-        return self._features(tap, split).reshape(len(self._y[split]), -1)
-
-
-def _fit(head: str, X: np.ndarray | Sequence[Block], y: np.ndarray, n_classes: int, seed: int) -> Fitted:
-    if head == "lda":
-        return lda(quick_space(X), y, n_classes)
-    if head == "ridge":
-        return ridge(row_space(X), y, n_classes)
-    return logistic(row_space(X), y, n_classes, seed=seed)
-
-
-def _scores(fitted: Fitted, blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Class scores of standardised rows, as the head would give them."""
-    weight = fitted.head.weight.detach().numpy()
-    edges = np.cumsum([rows.shape[1] for rows in blocks])[:-1]
-    parts = np.split(weight, edges, axis=1)
-    products = [rows @ part.T for rows, part in zip(blocks, parts, strict=True)]
-    return np.sum(products, axis=0) + fitted.head.bias.detach().numpy()
-
-
-def _standing(sets: Sequence[tuple[Tap, ...]], results: Sequence[ProbeResult], most: int) -> list[tuple[Tap, ...]]:
-    """The sets that go into the next round: the last layer, and those of the best results so far."""
-    if not results:
-        return list(sets)
-    ranked = sorted(results, key=lambda r: (-r.score, r.log_loss))
-    return list(dict.fromkeys([sets[0], *(r.candidate.taps for r in ranked)]))[: most + 1]
 
 
 def _in_depth_order(
@@ -264,17 +185,6 @@ def _in_depth_order(
     full = [single if result.candidate == single.candidate else result for result in results]
     light = [r if r in (best, single) else without_values(r) for r in full]
     return DepthProfile(tuple(sorted(light, key=place)), best, single, names, notes)
-
-
-def _work(head: str, n_rows: int, width: int, n_classes: int) -> float:
-    """Z Z' or Z' Z, then what each head does with it: a Cholesky factor, eigenvectors, or many products."""
-    small = min(n_rows, width)
-    product = 2.0 * n_rows * width * small
-    if head == "lda":
-        return product + small**3
-    if head == "ridge":
-        return product + _EIGEN * small**3
-    return product + _EIGEN * small**3 + _LOGISTIC_STEPS * 4.0 * n_rows * small * n_classes
 
 
 def _check(y: np.ndarray, n_classes: int) -> None:
