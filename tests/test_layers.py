@@ -13,7 +13,12 @@ ORDER = [
     "tune", "search", "evidence", "artifact", "pretrain", "engine", "job", "transfer", "estimator", "cli", "testing",
 ]  # fmt: skip
 # An optional package and the one file that may import it.
-ADAPTERS = {"timm": "source/timm_hub.py", "openvino": "cache/openvino_cpu.py", "ray": "engine/ray.py"}
+ADAPTERS = {
+    "timm": "source/timm_hub.py",
+    "torchvision": "source/torchvision_hub.py",
+    "openvino": "cache/openvino_cpu.py",
+    "ray": "engine/ray.py",
+}
 
 
 def _imports(path: Path) -> list[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 from collections import OrderedDict
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from damage import mutations
 from torch import nn
 
 from regraft.errors import SourceError
@@ -53,6 +55,14 @@ WRAPPERS = {
     },
     "averaged": lambda s: {"model": fresh(9), "model_ema": s, "optimizer": {"state": {0: torch.ones(2)}}},
     "arguments": lambda s: {"params": s, "args": argparse.Namespace(lr=0.1), "best": np.float64(0.5)},
+    "compiled layer by layer": lambda s: {
+        name.replace("block1.", "block1._orig_mod.").replace("block2.", "block2.module."): value
+        for name, value in prefixed(s, "backbone.").items()
+    },
+    "momentum": lambda s: {"state_dict": prefixed(fresh(8), "module.encoder.") | prefixed(s, "module.encoder_q.")},
+    "older names of batch norm": lambda s: {
+        name.replace("bn.weight", "bn.gamma").replace("bn.bias", "bn.beta"): value for name, value in s.items()
+    },
     "ordered": lambda s: OrderedDict(s),
     "parameters": lambda s: {k: nn.Parameter(v) if v.is_floating_point() else v for k, v in s.items()},
 }
@@ -92,6 +102,80 @@ def test_safetensors_and_half_precision(state: State, tmp_path: Path) -> None:
     model = load_source(str(path), arch=TINY_ARCH).model
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     torch.testing.assert_close(model.state_dict()["stem.conv.weight"], state["stem.conv.weight"], atol=1e-3, rtol=0)
+
+
+def test_the_report_says_how_names_were_respelt(state: State, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    torch.save({f"model.{name.replace('stem.', 'stem._orig_mod.')}": value for name, value in state.items()}, path)
+    report = load_source(str(path), arch=TINY_ARCH).report
+    assert report is not None and report.complete
+    assert report.renamed == "stripped prefix 'model.'; left out wrappers inside names"
+
+
+def sharded(folder: Path, state: State, suffix: str = ".safetensors") -> Path:
+    """A network's weights in two files and an index."""
+    where = {name: f"model-{i % 2 + 1:05}-of-00002{suffix}" for i, name in enumerate(state)}
+    for file in set(where.values()):
+        part = {name: state[name] for name in where if where[name] == file}
+        safetensors.torch.save_file(part, folder / file) if suffix == ".safetensors" else torch.save(
+            part, folder / file
+        )
+    index = folder / f"model{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
+    return index
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_weights_in_several_files_are_one_network(suffix: str, state: State, tiny: Source, tmp_path: Path) -> None:
+    source = load_source(str(sharded(tmp_path, state, suffix)), arch=TINY_ARCH)
+    assert source.weights_digest == tiny.weights_digest
+    assert source.report is not None and source.report.complete
+
+
+def test_a_missing_part_is_named(state: State, tmp_path: Path) -> None:
+    index = sharded(tmp_path, state)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(SourceError, match=r"no weight file at .*model-00002-of-00002"):
+        load_source(str(index), arch=TINY_ARCH)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"stem.conv.weight": "../net.safetensors"}, "names '../net.safetensors', expected weight files that lie"),
+        ({"stem.conv.weight": "/etc/passwd"}, "lie beside it"),
+        ({"stem.conv.weight": "model.safetensors.index.json"}, "lie beside it"),
+        ({"stem.conv.weight": 3}, "no weight_map"),
+        ({}, "no weight_map"),
+        ([], "no weight_map"),
+        ({"stem.nothing": "model-00001-of-00002.safetensors"}, r"promises 1 tensors .*stem\.nothing"),
+    ],
+)
+def test_an_index_is_not_trusted(where: object, message: str, state: State, tmp_path: Path) -> None:
+    index = sharded(tmp_path, state)
+    index.write_text(json.dumps({"weight_map": where}))
+    with pytest.raises(SourceError, match=message):
+        load_source(str(index), arch=TINY_ARCH)
+    index.write_text("[" * 100_000)
+    with pytest.raises(SourceError, match="not valid JSON"):
+        load_source(str(index), arch=TINY_ARCH)
+
+
+@pytest.mark.parametrize("name", ["net.pt", "old.pt", "net.safetensors"])
+def test_damaged_weights_give_one_clear_message(name: str, state: State, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if path.suffix == ".pt":
+        torch.save(state, path, _use_new_zipfile_serialization=name == "net.pt")
+    else:
+        safetensors.torch.save_file(state, path)
+    refused = 0
+    for data in mutations(path.read_bytes(), 100):
+        path.write_bytes(data)
+        try:
+            load_source(str(path), arch=TINY_ARCH)  # a flipped bit among the values is another value
+        except SourceError:
+            refused += 1
+    assert refused > 40
 
 
 def test_a_classifier_of_other_size_stays_fresh_and_is_reported(tiny: Source, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,15 +16,6 @@ from regraft.source import describe, embedded, load_source, with_random_weights,
 from regraft.source.timm_hub import input_of
 from regraft.spec import InputSpec
 from regraft.testing import TINY_ARCH, tiny_source
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any) -> NoReturn:
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 def timm_folder(folder: Path, **changes: Any) -> Path:
@@ -200,7 +190,8 @@ def test_incomplete_folders(tmp_path: Path) -> None:
         ("timm:resnet18.a1_in1", "no weights 'a1_in1'.*Did you mean 'a1_in1k'"),
         ("regraft:cifar-resnet20", "Did you mean 'cifar10-resnet20'"),
         ("tim:resnet18", "Did you mean 'timm:'"),
-        ("https://example.org/net.pt", "Download it first"),
+        ("http://example.org/net.pt", "expected https://"),
+        ("ftp://example.org/net.pt", "sources of kind 'ftp:' are not read"),
         ("nowhere/net.pt", "no file or folder"),
         (TINY_ARCH, "no pretrained weights.*random_weights=True"),
     ],

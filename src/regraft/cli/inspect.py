@@ -14,10 +14,8 @@ from regraft.data import Dataset, read
 from regraft.evidence.record import data_facts
 from regraft.job import Opening, open_source
 from regraft.search import traced_source
-from regraft.source import Source
+from regraft.source import WEIGHT_FILES, Source
 from regraft.source import describe as describe_source
-
-WEIGHT_FILES = (".pt", ".pth", ".th", ".bin", ".safetensors", ".pkl", ".ckpt")
 
 
 @click.command()
@@ -36,8 +34,8 @@ def is_source(where: str) -> bool:
     """Whether a word on the command line names a network: a URI scheme, a weight file, a folder with config.json."""
     path = Path(where)
     if path.exists():
-        return (path / "config.json").is_file() or path.suffix in WEIGHT_FILES
-    return (":" in where and not where.startswith("hub:")) or path.suffix in WEIGHT_FILES
+        return (path / "config.json").is_file() or path.name.endswith(WEIGHT_FILES)
+    return (":" in where and not where.startswith("hub:")) or path.name.endswith(WEIGHT_FILES)
 
 
 def _show_source(source: Source, as_json: bool) -> None:

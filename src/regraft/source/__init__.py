@@ -1,17 +1,18 @@
 """Pretrained networks.
 
-In: a URI (`timm:NAME`, `regraft:NAME`, a folder, a weight file with its architecture). Out: a `Source`, the
+In: a URI (`timm:NAME`, `https://…`, a folder, a weight file with its architecture). Out: a `Source`, the
 network in eval mode with what it expects as input, its digest, and a report of every tensor.
 Laws: nothing of a checkpoint is dropped silently; the same weights give the same digest, wherever they came
 from; `build(source.arch, source.arch_args)` is always the same architecture again.
 """
 
 from regraft.source.arch import build, canonical_arch, expects
-from regraft.source.catalogue import load_source
+from regraft.source.catalogue import WEIGHT_FILES, load_source
 from regraft.source.folder import write_source
 from regraft.source.source import LoadReport, Source, describe, make_source, with_random_weights
 
 __all__ = [
+    "WEIGHT_FILES",
     "LoadReport",
     "Source",
     "build",

@@ -8,19 +8,26 @@ from pathlib import Path
 from regraft.errors import SourceError, closest
 from regraft.registry import Registry
 from regraft.source.arch import build, canonical_arch
+from regraft.source.archive import ARCHIVES, is_archive, unpacked
 from regraft.source.checkpoint import open_checkpoint
+from regraft.source.download import fetch
 from regraft.source.embedded import EMBEDDED, open_embedded
-from regraft.source.files import SUFFIXES
+from regraft.source.files import INDEX, SUFFIXES
 from regraft.source.folder import open_folder
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import open_timm, timm_names
+from regraft.source.torchvision_hub import open_torchvision, torchvision_names
 from regraft.spec import InputSpec
 
 Opener = Callable[[str, Request], Source]
 
+_WEB = ("https://", "http://")
+# Endings of files that hold a network or its weights.
+WEIGHT_FILES = (*SUFFIXES, INDEX, *ARCHIVES)
 SCHEMES: Registry[Opener] = Registry("kind of source", SourceError)
 SCHEMES.add("timm", open_timm)
+SCHEMES.add("torchvision", open_torchvision)
 SCHEMES.add("regraft", open_embedded)
 
 
@@ -35,9 +42,11 @@ def load_source(
     """Open a pretrained network.
 
     Args:
-        uri: `timm:NAME`, `regraft:NAME`, `python:pkg.mod:callable` (random weights only), a folder with
-            `config.json` and weights, or a weight file.
-        arch: which architecture a bare weight file belongs to: `timm:NAME` or `pkg.mod:callable`.
+        uri: `timm:NAME`, `torchvision:NAME`, `regraft:NAME`, `python:pkg.mod:callable` (random weights only),
+            a folder with `config.json` and weights, a weight file, an archive of such a folder, or the `https://`
+            address of a file or an archive.
+        arch: which architecture a bare weight file belongs to: `timm:NAME`, `torchvision:NAME` or
+            `pkg.mod:callable`.
         input: what the network expects, where the source does not say it or says it wrongly.
         random_weights: the architecture alone; no weights are read or downloaded.
         seed: of the random weights.
@@ -58,12 +67,19 @@ def load_source(
     scheme, colon, name = uri.partition(":")
     if colon and scheme in SCHEMES:
         return SCHEMES[scheme](name, request)
-    path = Path(uri).expanduser()
+    path = fetch(uri) if uri.startswith(_WEB) else Path(uri).expanduser()
+    if not path.exists():
+        raise _not_found(uri)
+    return open_path(path, request)
+
+
+def open_path(path: Path, request: Request) -> Source:
+    """A folder, an archive of one, or a weight file as a source."""
     if path.is_dir():
         return open_folder(path, request)
-    if path.is_file():
-        return open_checkpoint(path, request)
-    raise _not_found(uri)
+    if is_archive(path):
+        return open_folder(unpacked(path), request)
+    return open_checkpoint(path, request)
 
 
 def open_python(name: str, request: Request) -> Source:
@@ -90,10 +106,9 @@ def _not_found(uri: str) -> SourceError:
     known = [f"{scheme}:" for scheme in SCHEMES]
     scheme, colon, _ = uri.partition(":")
     if colon:
-        later = " Download it first, then pass the file or folder." if "://" in uri else ""
         return SourceError(
-            f"sources of kind {scheme + ':'!r} are not read today.{closest(scheme + ':', known)}{later} "
-            f"Expected {', '.join(f'{k}NAME' for k in known)}, a folder with config.json, or a weight file "
+            f"sources of kind {scheme + ':'!r} are not read today.{closest(scheme + ':', known)} "
+            f"Expected https://…, {', '.join(f'{k}NAME' for k in known)}, a folder with config.json, or a weight file "
             f"({', '.join(SUFFIXES)}). For example: load_source('regraft:cifar10-resnet20')"
         )
     return SourceError(
@@ -107,4 +122,5 @@ def _meant(uri: str) -> str:
     if "/" in uri or uri.endswith(SUFFIXES):
         return ""
     entries = [f"regraft:{name}" for name in EMBEDDED] + [f"timm:{name}" for name in timm_names()]
+    entries += [f"torchvision:{name}" for name in torchvision_names()]
     return closest(f"timm:{uri}", entries)

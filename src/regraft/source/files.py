@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickletools
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ import torch
 
 from regraft.errors import SourceError
 
+INDEX = ".index.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 _CONVERT = (
     "import torch, safetensors.torch as s; "
@@ -51,7 +53,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a weight file onto the CPU. Its content says of which format it is, not its name.
 
     Args:
-        path: safetensors, or PyTorch's own format in its zip or older form.
+        path: safetensors, or PyTorch's own format in its zip or older form; for weights in several files, their
+            index (`model.safetensors.index.json`).
 
     Raises:
         SourceError: no such file, another format, a damaged file, or a pickle that wants to run code.
@@ -66,6 +69,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise SourceError(f"there is no weight file at {path}. Pass a file that ends in {', '.join(SUFFIXES)}")
+    if path.name.endswith(INDEX):
+        return _read_shards(path)
     with path.open("rb") as file:
         start = file.read(9)
     if path.suffix == ".safetensors" or start[8:] == b"{":
@@ -77,6 +82,45 @@ def read_checkpoint(path: Path) -> Checkpoint:
         "safetensors or a PyTorch checkpoint. Copy it again or convert it, then: "
         "load_source('weights.safetensors', arch='timm:NAME')"
     )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        SourceError: it cannot be read, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise SourceError(f"{path} is not valid JSON ({error}). Copy it again, then pass {path.parent}") from error
+    if not isinstance(found, dict):
+        raise SourceError(f"{path} holds a {type(found).__name__}, expected an object. Copy it again: {path.parent}")
+    return found
+
+
+def _read_shards(path: Path) -> Checkpoint:
+    """Weights in several files beside an index that says which tensor is where."""
+    where = read_json(path).get("weight_map")
+    if not isinstance(where, dict) or not where or not all(isinstance(name, str) for name in where.values()):
+        raise SourceError(f"{path} has no weight_map from tensors to files. Copy the whole folder again: {path.parent}")
+    outside = [name for name in where.values() if not re.fullmatch(r"[\w-][\w.-]*", name) or name.endswith(INDEX)]
+    if outside:
+        raise SourceError(
+            f"{path} names {outside[0]!r}, expected weight files that lie beside it. Put them there and correct the "
+            f"index, then pass {path.parent}"
+        )
+    tensors: dict[str, torch.Tensor] = {}
+    for shard in sorted(set(where.values())):
+        found = read_checkpoint(path.parent / shard).tensors
+        tensors |= {name: found[name] for name, file in where.items() if file == shard and name in found}
+    lost = [name for name in where if name not in tensors]
+    if lost:
+        raise SourceError(
+            f"{path} promises {len(lost)} tensors that its files do not hold ({', '.join(lost[:3])}). Copy all files "
+            f"of the folder again, then pass {path.parent}"
+        )
+    return Checkpoint(tensors)
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

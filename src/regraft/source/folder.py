@@ -19,7 +19,7 @@ import safetensors.torch
 from regraft.errors import SourceError
 from regraft.source.arch import build, canonical_arch
 from regraft.source.checkpoint import fill
-from regraft.source.files import SUFFIXES
+from regraft.source.files import INDEX, SUFFIXES, read_json
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import input_of, label_names
@@ -144,13 +144,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise SourceError(f"{folder} has no config.json. {READ_TODAY}. {_bare_weights_hint(folder)}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SourceError(f"{path} is not valid JSON ({error}). Copy it again, then pass {folder}") from error
-    if not isinstance(config, dict):
-        raise SourceError(f"{path} holds a {type(config).__name__}, expected an object. {READ_TODAY}.")
-    return config
+    return read_json(path)
 
 
 def _bare_weights_hint(folder: Path) -> str:
@@ -190,7 +184,7 @@ def _timm_card(config: Mapping[str, Any]) -> Card:
 
 
 def _weights(folder: Path) -> Path:
-    for name in (WEIGHTS, "pytorch_model.bin"):
+    for name in (WEIGHTS, WEIGHTS + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX):
         if (folder / name).is_file():
             return folder / name
     raise SourceError(

@@ -6,7 +6,9 @@ Law: `matched`, `missing`, `mismatched` and `harmless` together name every tenso
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -27,6 +29,19 @@ HARMLESS = (
     "total_ops",
     "total_params",
 )
+# What wrappers, older versions and other frameworks call the same tensor; tried where names do not fit as they are.
+RENAMINGS = (
+    (
+        "left out wrappers inside names",
+        re.compile(r"(^|\.)(?:(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+"),
+        r"\1",
+    ),
+    ("joined the numbers of DenseNet's layers", re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
+    ("gamma is weight", re.compile(r"\.gamma$"), ".weight"),
+    ("beta is bias", re.compile(r"\.beta$"), ".bias"),
+    ("weight_g is a parametrization", re.compile(r"\.weight_g$"), ".parametrizations.weight.original0"),
+    ("weight_v is a parametrization", re.compile(r"\.weight_v$"), ".parametrizations.weight.original1"),
+)
 # Where two copies of the weights fit equally well, the averaged or evaluated one is meant.
 PREFERRED = {"ema", "model_ema", "ema_model", "state_dict_ema", "teacher", "encoder_q", "online_encoder"}
 
@@ -37,7 +52,8 @@ def load_weights(model: nn.Module, tensors: Tensors, *, uri: str, ignored: Itera
     Args:
         model: changed in place.
         tensors: name to tensor. What stands before the network's own names ("state_dict.", "module.",
-            "backbone.") is found by trying: the leading part without which most tensors fit.
+            "backbone.") is found by trying: the leading part without which most tensors fit; so are the
+            customary other spellings in `RENAMINGS`.
         uri: named in messages.
         ignored: entries of the checkpoint that are not weights, for the report.
 
@@ -54,13 +70,38 @@ def load_weights(model: nn.Module, tensors: Tensors, *, uri: str, ignored: Itera
         2 tensors matched; stripped prefix 'module.'
     """
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    tensors, how = respelt(shapes, tensors)
     prefix = best_prefix(shapes, tensors)
     report = _compare(shapes, tensors, prefix, tuple(ignored))
+    report = replace(report, renamed="; ".join(part for part in (report.renamed, *how) if part))
     _check_architecture(model, report, prefix, uri)
     fitting = {name: tensors[prefix + name] for name in report.matched}
-    _check_finite(fitting, uri)
-    model.load_state_dict(fitting, strict=False)
+    check_finite(fitting, uri)
+    state = model.state_dict()  # which carries the versions of modules that have several
+    state.update(fitting)
+    model.load_state_dict(state)
     return report
+
+
+def respelt(shapes: Shapes, tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
+    """The checkpoint under other spellings of its names, each taken only if more tensors fit then.
+
+    Example:
+        >>> respelt({"0.weight": (2,)}, {"0._orig_mod.weight": torch.zeros(2)})
+        ({'0.weight': tensor([0., 0.])}, ('left out wrappers inside names',))
+    """
+    taken: list[str] = []
+    for what, pattern, spelling in RENAMINGS:
+        other = {pattern.sub(spelling, name): value for name, value in tensors.items()}
+        if other.keys() == tensors.keys() or len(other) < len(tensors):
+            continue
+        if _best_score(shapes, other) > _best_score(shapes, tensors):
+            tensors, taken = other, [*taken, what]
+    return tensors, tuple(taken)
+
+
+def _best_score(shapes: Shapes, tensors: Tensors) -> tuple[int, int]:
+    return _score(shapes, tensors, best_prefix(shapes, tensors))
 
 
 def best_prefix(shapes: Shapes, tensors: Tensors) -> str:
@@ -167,7 +208,12 @@ def _within(name: str, modules: Iterable[str]) -> bool:
     return any(name.startswith(module + ".") for module in modules)
 
 
-def _check_finite(tensors: Tensors, uri: str) -> None:
+def check_finite(tensors: Tensors, uri: str) -> None:
+    """Refuse weights of a training that diverged.
+
+    Raises:
+        SourceError: a tensor holds NaN or infinite values.
+    """
     broken = [n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
     if broken:
         raise SourceError(
