@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +37,16 @@ def digest_state(state: Mapping[str, torch.Tensor]) -> str:
         total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+@lru_cache
+def digest_package(name: str) -> str:
+    """SHA-256 over the Python files of a package, for results that depend on how they were computed.
+
+    Args:
+        name: an importable package ("regraft.probe").
+    """
+    found = importlib.util.find_spec(name)
+    assert found is not None and found.origin is not None, f"{name} is no package"
+    files = sorted(Path(found.origin).parent.glob("*.py"))
+    return digest_json([[file.name, digest_file(file)] for file in files])

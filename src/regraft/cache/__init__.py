@@ -20,6 +20,7 @@ from regraft.cache.manage import (
     parse_bytes,
     verify,
 )
+from regraft.cache.memo import recall, remember
 from regraft.cache.pool import Pool, Pooled, coarsen, pooled
 from regraft.cache.read import FeatureCache
 from regraft.cache.taps import TapModel, row_shape
@@ -46,6 +47,8 @@ __all__ = [
     "list_caches",
     "parse_bytes",
     "pooled",
+    "recall",
+    "remember",
     "row_shape",
     "verify",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regraft.cache import format
+from regraft.cache import format, memo
 from regraft.cache.format import Meta
 from regraft.cache.key import CacheKey
 from regraft.digest import digest_file
@@ -167,6 +167,8 @@ def clean(
     before = _bytes(root)
     for folder in _folders(root):
         _sweep(folder)
+    if all or (max_bytes is not None and _bytes(root) > max_bytes):
+        shutil.rmtree(root / memo.FOLDER, ignore_errors=True)  # small, and quick to make again
     left = _bytes(root)
     removed: list[Path] = []
     for info in reversed(list_caches(root)):

@@ -5,9 +5,21 @@ prefixes, suffixes and everything between two cuts.
 Law: `join(*split(traced, cut))` equals the model bit for bit, for every legal cut, at any batch size.
 """
 
-from regraft.cut.cuts import Cut, Traced, describe
+from regraft.cut.cuts import Cut, Traced, describe, from_plain, to_plain
 from regraft.cut.surgery import between, copy_graph, join, split
 from regraft.cut.tracing import trace
 from regraft.cut.training import set_training
 
-__all__ = ["Cut", "Traced", "between", "copy_graph", "describe", "join", "set_training", "split", "trace"]
+__all__ = [
+    "Cut",
+    "Traced",
+    "between",
+    "copy_graph",
+    "describe",
+    "from_plain",
+    "join",
+    "set_training",
+    "split",
+    "to_plain",
+    "trace",
+]

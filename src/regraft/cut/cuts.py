@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import fx
@@ -47,7 +48,7 @@ class Traced:
     """A network as a functional graph, and its legal cuts.
 
     Args:
-        graph: nothing in place; parameters are the model's own, under its names; eval mode; any batch size.
+        make_graph: makes `graph`; called once, when the graph is first asked for.
         cuts: in order of the flow, from "input" to "output".
         stages: at most 16 representatives, the last cut of each stage; the classifier's input is the last.
         feature: the cut just before the classifier; the output, where there is no classifier.
@@ -57,7 +58,7 @@ class Traced:
         saved: the names in the model's state dict.
     """
 
-    graph: fx.GraphModule
+    make_graph: Callable[[], fx.GraphModule] = field(repr=False)
     cuts: tuple[Cut, ...]
     stages: tuple[Cut, ...]
     feature: Cut
@@ -65,6 +66,11 @@ class Traced:
     model: str = "the network"
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
     saved: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @cached_property
+    def graph(self) -> fx.GraphModule:
+        """Nothing in place; parameters are the model's own, under its names; eval mode; any batch size."""
+        return self.make_graph()
 
     def cut(self, name: str | Cut) -> Cut:
         """The legal cut of that name: a module's path, a name in `cuts`, or a node of the graph.
@@ -116,6 +122,32 @@ def _common_block(node: fx.Node, users: list[fx.Node]) -> str:
     paths = [path for _, path in calls(node)]
     shared = [p for p in paths if any(p == q for user in users for _, q in calls(user))]
     return shared[-1] if shared else ""
+
+
+def to_plain(traced: Traced) -> dict[str, Any]:
+    """All that is known of a traced network but for its graph, as plain values."""
+    return {
+        "cuts": [asdict(cut) for cut in traced.cuts],
+        "stages": [cut.index for cut in traced.stages],
+        "feature": traced.feature.index,
+        "fallback_reason": traced.fallback_reason,
+        "aliases": dict(traced.aliases),
+        "saved": sorted(traced.saved),
+    }
+
+
+def from_plain(facts: dict[str, Any], make_graph: Callable[[], fx.GraphModule], model: str) -> Traced:
+    """The inverse of `to_plain`; the graph is made only if it is asked for.
+
+    Args:
+        facts: what `to_plain` gave.
+        make_graph: traces the same network again.
+        model: what the network is called in messages.
+    """
+    cuts = tuple(Cut(**{**cut, "shape": tuple(cut["shape"])}) for cut in facts["cuts"])
+    stages, feature = tuple(cuts[i] for i in facts["stages"]), cuts[facts["feature"]]
+    aliases, saved = facts["aliases"], frozenset(facts["saved"])
+    return Traced(make_graph, cuts, stages, feature, facts["fallback_reason"], model, aliases, saved)
 
 
 def describe(traced: Traced) -> list[dict[str, Any]]:

@@ -109,7 +109,7 @@ def _blocks(node: fx.Node, leaves: set[str]) -> list[str]:
 # What may stand between the classifier and the output without making it something else.
 _AFTER_CLASSIFIER = {
     aten.flatten, aten.reshape, aten.view, aten.squeeze, aten.contiguous, aten.clone, aten.to, aten.dropout,
-    aten.add, aten.div, aten.mul, aten.mean, aten.adaptive_avg_pool2d,
+    aten.alias, aten.add, aten.div, aten.mul, aten.mean, aten.adaptive_avg_pool2d,
     aten.relu, aten.softmax, aten.log_softmax, aten.sigmoid,
 }  # fmt: skip
 
@@ -125,7 +125,7 @@ def classifier_inputs(graph: fx.GraphModule) -> list[fx.Node]:
         if _is_classifier(graph, node):
             read.append(_before_dropout(graph, node.all_input_nodes[0]))
         elif _packet(node) in _AFTER_CLASSIFIER:
-            queue += node.all_input_nodes
+            queue += [n for n in node.all_input_nodes if n.op != "get_attr"]  # a bias of its own is no activation
         else:
             return []
     return list(dict.fromkeys(read))

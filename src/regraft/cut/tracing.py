@@ -62,7 +62,7 @@ def _with_cuts(graph: fx.GraphModule, model: nn.Module, legal: list[fx.Node], na
     ends = _useful(stage_ends(legal, feature, leaves), feature, [below[n] > 0 and n not in again for n in legal])
     cuts = _cuts(graph, legal, ["input", *names, "output"], ends, below, again)
     return Traced(
-        graph=graph,
+        make_graph=lambda: graph,
         cuts=cuts,
         stages=tuple(cuts[end + 1] for end in ends),
         feature=cuts[feature + 1],

@@ -7,6 +7,7 @@ Law: every head agrees with a reference solver, and its held-out scores with fit
 from regraft.probe.candidates import Candidate, candidates, derived, taps_wanted
 from regraft.probe.control import raw_pixels
 from regraft.probe.fitted import Fitted
+from regraft.probe.keep import from_plain, to_plain
 from regraft.probe.lda import lda
 from regraft.probe.logistic import logistic
 from regraft.probe.profile import DepthProfile, ProbeResult, depth_profile, refit, select
@@ -20,6 +21,7 @@ __all__ = [
     "candidates",
     "depth_profile",
     "derived",
+    "from_plain",
     "lda",
     "logistic",
     "raw_pixels",
@@ -27,4 +29,5 @@ __all__ = [
     "ridge",
     "select",
     "taps_wanted",
+    "to_plain",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,6 +115,11 @@ class Features:
         self.tally = self.tally.plus(report)
         if report.computed and report.fallback_reason:
             listener.say(f"Frozen layers ran on {report.runtime}: {report.fallback_reason}")
+
+    def identity(self, taps: Sequence[Tap]) -> list[Any]:
+        """What the rows of some taps and their labels depend on, as plain values."""
+        splits = [self.data.split(split) for split in ("train", "val")]
+        return [[self._cache(tap).key.digest for tap in taps], [[part.keys, part.labels.tolist()] for part in splits]]
 
     def activations(self, cut: str, split: str) -> CacheRows:
         """The full activations at a cut for one split, read from disk as they are needed."""

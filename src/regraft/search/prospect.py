@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from regraft import cut, probe
+from regraft.cache import Tap, recall, remember
 from regraft.cut import Traced, trace
 from regraft.data import Dataset
+from regraft.digest import digest_package
 from regraft.probe import DepthProfile, depth_profile, taps_wanted
 from regraft.search.features import Features, Means
 from regraft.source import Source, with_random_weights
@@ -30,9 +35,26 @@ class Prospect:
     profile: DepthProfile
 
 
-def traced_source(source: Source) -> Traced:
-    """The graph of a source, exported on an input of the size it expects."""
-    return trace(source.model, torch.zeros(2, *source.input.size), name=source.uri)
+def traced_source(source: Source, root: Path | None = None) -> Traced:
+    """The graph of a source, exported on an input of the size it expects.
+
+    Args:
+        source: the network.
+        root: folder of the caches, where the cuts of known architectures are kept; their graph is then exported only
+            if it is needed. A user's own code is always exported: it may change under the same name.
+    """
+
+    def whole() -> Traced:
+        return trace(source.model, torch.zeros(2, *source.input.size), name=source.uri)
+
+    if root is None or source.arch.startswith("python:"):
+        return whole()
+    key = [source.arch, source.arch_args, source.input.size, torch.__version__, digest_package("regraft.cut")]
+    if (found := recall(root, "cuts", key)) is not None:
+        return cut.from_plain(found[0], lambda: whole().graph, source.uri)
+    traced = whole()
+    remember(root, "cuts", key, cut.to_plain(traced))
+    return traced
 
 
 def look_at(data: Dataset, source: Source, means: Means) -> Prospect:
@@ -43,18 +65,22 @@ def look_at(data: Dataset, source: Source, means: Means) -> Prospect:
         source: the network.
         means: cache folder, runtime, device, seed, listener.
     """
-    traced = traced_source(source)
+    traced = traced_source(source, means.root)
     features = Features(data, source, traced, means)
-    features.fill(taps_wanted(traced, len(features.labels("train"))))
-    profile = depth_profile(
-        features,
-        features.labels("train"),
-        features.labels("val"),
-        traced,
-        len(data.classes),
-        seed=means.seed,
-    )
-    return Prospect(source, traced, features, profile)
+    taps = taps_wanted(traced, len(features.labels("train")))
+    features.fill(taps)
+    return Prospect(source, traced, features, _profile(features, taps, traced, len(data.classes), means))
+
+
+def _profile(features: Features, taps: Sequence[Tap], traced: Traced, n_classes: int, means: Means) -> DepthProfile:
+    """The depth profile; one that was drawn before from the same rows is not drawn again."""
+    key = [features.identity(taps), n_classes, means.seed, digest_package("regraft.probe")]
+    if (found := recall(means.root, "profile", key)) is not None:
+        return probe.from_plain(*found)
+    y_train, y_val = features.labels("train"), features.labels("val")
+    profile = depth_profile(features, y_train, y_val, traced, n_classes, seed=means.seed)
+    remember(means.root, "profile", key, *probe.to_plain(profile))
+    return profile
 
 
 def randomised(prospect: Prospect, means: Means) -> Prospect:
