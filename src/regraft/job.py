@@ -32,6 +32,7 @@ class Opening:
         input_size: (C, H, W) that the source expects.
         mean: per channel, for pixels scaled to 0..1.
         std: likewise.
+        channel_order: in which the source wants colours.
     """
 
     arch: str | None = field(default=None, metadata={"help": "Architecture that bare weights belong to."})
@@ -43,6 +44,9 @@ class Opening:
         default=None, metadata={"help": "Mean per channel, for pixels scaled to 0..1.", "kind": "numbers"}
     )
     std: tuple[float, ...] | None = field(default=None, metadata={"help": "Likewise.", "kind": "numbers"})
+    channel_order: Literal["RGB", "BGR"] = field(
+        default="RGB", metadata={"help": "BGR for networks that want blue first, as Caffe's do."}
+    )
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def input_spec(setting: Opening) -> InputSpec | None:
     mean, std = setting.mean or IMAGENET_MEAN[:n], setting.std or IMAGENET_STD[:n]
     if len(mean) != n or len(std) != n:
         raise SourceError(f"--mean and --std need one number for each of {n} channels, with commas between them.")
-    return InputSpec(size, mean, std)  # type: ignore[arg-type]
+    return InputSpec(size, mean, std, channel_order=setting.channel_order)  # type: ignore[arg-type]
 
 
 def device(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 Modality = Literal["image"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 CropMode = Literal["center", "squash"]
+ChannelOrder = Literal["RGB", "BGR"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,12 +23,13 @@ class InputSpec:
 
     Args:
         size: (C, H, W); C is 1 or 3.
-        mean: one number per channel, for pixels scaled to 0..1.
+        mean: one number per channel, for pixels scaled to 0..1, in the network's own order of channels.
         std: one number per channel.
         interpolation: how pictures are resized.
         crop_pct: side of the crop as a fraction of the resized short side, in (0, 1].
         crop_mode: "center" keeps the aspect ratio and crops the middle; "squash" resizes both sides.
         modality: the kind of input.
+        channel_order: in which the network wants colours; networks of Caffe want blue first.
     """
 
     size: tuple[int, int, int]
@@ -37,6 +39,7 @@ class InputSpec:
     crop_pct: float = 1.0
     crop_mode: CropMode = "center"
     modality: Modality = "image"
+    channel_order: ChannelOrder = "RGB"
 
     def __post_init__(self) -> None:
         channels = self.size[0]

@@ -167,3 +167,9 @@ def test_arrays_are_writable(paint):
     for mode in ("RGB", "L"):
         for spec in (RGB, GREY):
             assert Transform(spec)(paint(0, (16, 16), mode)).flags.writeable
+
+
+def test_a_network_that_wants_blue_first_gets_it():
+    blue_first = replace(RGB, channel_order="BGR")
+    assert Transform(blue_first)(_flat("RGB", (200, 100, 50))).mean((1, 2)).tolist() == [50, 100, 200]
+    assert Transform(blue_first).digest != Transform(RGB).digest

@@ -74,7 +74,8 @@ class Transform:
         picture = self._cut_out(picture, box) if box else self._resize_and_crop(picture, size)
         if chosen and chosen.random() < 0.5:
             picture = ImageOps.mirror(picture)
-        return _array(picture, self.spec.size[0])
+        values = _array(picture, self.spec.size[0])
+        return values[::-1].copy() if self.spec.channel_order == "BGR" else values
 
     def _resize_and_crop(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
         _, height, width = self.spec.size
