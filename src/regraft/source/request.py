@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from regraft.errors import SourceError
-from regraft.spec import InputSpec
+from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,24 @@ class Request:
                 f"Leave it out: load_source({self.uri!r})"
             )
 
-    def input_or(self, found: InputSpec | None) -> InputSpec:
+    def input_or(self, found: InputSpec | None, size: tuple[int, ...] = (3, 32, 32)) -> InputSpec:
         """The input asked for, else the one that was found.
+
+        Args:
+            found: what the source says.
+            size: (C, H, W) to suggest where it says no more than that.
 
         Raises:
             SourceError: there is neither.
         """
         spec = self.input or found
         if spec is None:
+            arch = f"arch={self.arch!r}, " if self.arch else ""
+            mean, std = IMAGENET_MEAN[: size[0]], IMAGENET_STD[: size[0]]
+            flags = (",".join(map(str, numbers)) for numbers in (size, mean, std))
             raise SourceError(
                 f"{self.uri} does not say what input it expects, so pictures cannot be prepared for it. "
-                f"Pass it: load_source({self.uri!r}, arch={self.arch!r}, input=InputSpec(size=(3, 32, 32), "
-                "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))), on the command line "
-                "--input-size 3,32,32 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+                f"Pass it: load_source({self.uri!r}, {arch}input=InputSpec(size={size}, mean={mean}, std={std})), "
+                "on the command line --input-size {} --mean {} --std {}".format(*flags)
             )
         return spec
