@@ -14,6 +14,7 @@ from regraft.source.download import fetch
 from regraft.source.embedded import EMBEDDED, open_embedded
 from regraft.source.files import INDEX, SUFFIXES
 from regraft.source.folder import open_folder
+from regraft.source.graph_files import GRAPH_FILES, graph_opener, without_fragment
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import open_timm, timm_names
@@ -24,7 +25,7 @@ Opener = Callable[[str, Request], Source]
 
 _WEB = ("https://", "http://")
 # Endings of files that hold a network or its weights.
-WEIGHT_FILES = (*SUFFIXES, INDEX, *ARCHIVES)
+WEIGHT_FILES = (*SUFFIXES, INDEX, *ARCHIVES, *GRAPH_FILES)
 SCHEMES: Registry[Opener] = Registry("kind of source", SourceError)
 SCHEMES.add("timm", open_timm)
 SCHEMES.add("torchvision", open_torchvision)
@@ -67,14 +68,16 @@ def load_source(
     scheme, colon, name = uri.partition(":")
     if colon and scheme in SCHEMES:
         return SCHEMES[scheme](name, request)
-    path = fetch(uri) if uri.startswith(_WEB) else Path(uri).expanduser()
-    if not path.exists():
+    path = fetch(uri) if uri.startswith(_WEB) else without_fragment(uri)
+    if not path.exists() and graph_opener(path) is None:
         raise _not_found(uri)
     return open_path(path, request)
 
 
 def open_path(path: Path, request: Request) -> Source:
     """A folder, an archive of one, or a weight file as a source."""
+    if opener := graph_opener(path):
+        return opener(path, request)
     if path.is_dir():
         return open_folder(path, request)
     if is_archive(path):
