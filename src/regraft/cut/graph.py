@@ -173,8 +173,11 @@ def _drop_check(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _functional(node: fx.Node) -> None:
-    """In place, a node right after a cut would overwrite the cached activation; its twin does not."""
-    twin = _twin(node.target)
+    """In place, a node right after a cut would overwrite the cached activation; its twin does not.
+
+    A `view` was recorded with the memory layout that export foresaw; kernels may choose another, as attention does.
+    """
+    twin = aten.reshape.default if node.target is aten.view.default else _twin(node.target)
     if twin is not None:
         node.target = twin
 
