@@ -16,6 +16,8 @@ ORDER = [
 ADAPTERS = {
     "timm": "source/timm_hub.py",
     "torchvision": "source/torchvision_hub.py",
+    "transformers": "source/transformers_hub.py",
+    "huggingface_hub": "source/transformers_hub.py",
     "openvino": "cache/openvino_cpu.py",
     "ray": "engine/ray.py",
 }

@@ -153,7 +153,7 @@ def test_cards_with_gaps_still_give_an_input() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "bert", "architectures": ["BertModel"]}, "kind: bert.*timm's layout.*regraft's own"),
+        ({"architectures": ["BertModel"]}, "kind: BertModel.*timm's layout.*transformers'.*regraft's own"),
         ({"format": "regraft-source", "arch": TINY_ARCH}, "lacks something.*'input'"),
         ({"format": "regraft-source", "input": {"size": [3]}}, "lacks something"),
         ([1, 2], "holds a list, expected an object"),

@@ -13,7 +13,7 @@ from regraft.source.checkpoint import open_checkpoint
 from regraft.source.download import fetch
 from regraft.source.embedded import EMBEDDED, open_embedded
 from regraft.source.files import INDEX, SUFFIXES
-from regraft.source.folder import open_folder
+from regraft.source.folder import open_folder, open_hf
 from regraft.source.graph_files import GRAPH_FILES, graph_opener, without_fragment
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
@@ -29,6 +29,7 @@ WEIGHT_FILES = (*SUFFIXES, INDEX, *ARCHIVES, *GRAPH_FILES)
 SCHEMES: Registry[Opener] = Registry("kind of source", SourceError)
 SCHEMES.add("timm", open_timm)
 SCHEMES.add("torchvision", open_torchvision)
+SCHEMES.add("hf", open_hf)
 SCHEMES.add("regraft", open_embedded)
 
 
@@ -43,8 +44,8 @@ def load_source(
     """Open a pretrained network.
 
     Args:
-        uri: `timm:NAME`, `torchvision:NAME`, `regraft:NAME`, `python:pkg.mod:callable` (random weights only),
-            a folder with `config.json` and weights, a weight file, an archive of such a folder, or the `https://`
+        uri: `timm:NAME`, `torchvision:NAME`, `hf:NAME_OR_FOLDER`, `regraft:NAME`, `python:pkg.mod:callable`
+            (random weights only), a folder with `config.json` and weights, a weight file, an archive of such a folder, or the `https://`
             address of a file or an archive.
         arch: which architecture a bare weight file belongs to: `timm:NAME`, `torchvision:NAME` or
             `pkg.mod:callable`.

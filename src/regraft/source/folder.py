@@ -1,4 +1,4 @@
-"""Folders with `config.json` and weights: timm's layout, and regraft's own.
+"""Folders with `config.json` and weights: timm's layout, transformers', and regraft's own.
 
 regraft's own layout, which `regraft pretrain` writes and the embedded sources use:
 
@@ -23,14 +23,15 @@ from regraft.source.files import INDEX, SUFFIXES, read_json
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import input_of, label_names
+from regraft.source.transformers_hub import hf_folder, is_transformers, open_transformers
 from regraft.source.trust import doubt
 from regraft.spec import InputSpec
 
 FORMAT = "regraft-source"
 WEIGHTS = "model.safetensors"
 READ_TODAY = (
-    "Folders read today: timm's layout (config.json with 'architecture' and 'pretrained_cfg') and regraft's "
-    f"own (config.json with 'format': '{FORMAT}')"
+    "Folders read today: timm's layout (config.json with 'architecture' and 'pretrained_cfg'), transformers' (with "
+    f"'model_type') and regraft's own (with 'format': '{FORMAT}')"
 )
 
 
@@ -53,6 +54,8 @@ def open_folder(folder: Path, request: Request) -> Source:
         SourceError: no config, a layout that is not read, weights that do not fit it, or an architecture that
             is not trusted to be one.
     """
+    if is_transformers(_read_config(folder)):
+        return open_transformers(folder, None if request.random_weights else _weights(folder), request)
     card = read_card(folder)
     _check_arch(card.arch, folder, request)
     model, _ = build(card.arch, card.arch_args, seed=request.seed)
@@ -68,6 +71,16 @@ def open_folder(folder: Path, request: Request) -> Source:
         origin=card.origin,
         report=report,
     )
+
+
+def open_hf(name: str, request: Request) -> Source:
+    """`hf:NAME_OR_FOLDER` as a source: a network of the Hugging Face hub, in timm's layout or transformers'.
+
+    Raises:
+        SourceError: it cannot be fetched, or is none that `open_folder` reads.
+        MissingExtra: a package of the Hugging Face family is not installed.
+    """
+    return open_folder(hf_folder(name), request)
 
 
 def _check_arch(arch: str, folder: Path, request: Request) -> None:
@@ -135,7 +148,7 @@ def read_card(folder: Path) -> Card:
         ) from error
     kind = config.get("model_type") or ", ".join(config.get("architectures") or ()) or "unknown"
     raise SourceError(
-        f"{folder} is in a layout that is not read (kind: {kind}; transformers' is one such). {READ_TODAY}. "
+        f"{folder} is in a layout that is not read (kind: {kind}). {READ_TODAY}. "
         "For image networks: load_source('timm:NAME'), or a folder that timm.models.save_for_hf wrote"
     )
 
