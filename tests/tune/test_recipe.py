@@ -19,8 +19,8 @@ def test_a_file_names_its_recipe(tmp_path) -> None:
 
 
 def test_all_wrong_values_are_reported_together() -> None:
-    with pytest.raises(RecipeError, match=r"optimizer = 'adam' .*'adamw'.*lr = -1.*warmup = 1\.5"):
-        Recipe.from_dict({"optimizer": "adam", "lr": -1, "warmup": 1.5})
+    with pytest.raises(RecipeError, match=r"optimizer = 'adan' .*'adamw'.*lr = -1.*warmup = 1\.5"):
+        Recipe.from_dict({"optimizer": "adan", "lr": -1, "warmup": 1.5})
 
 
 def test_numbers_are_not_truth_values() -> None:

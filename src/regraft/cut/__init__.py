@@ -6,20 +6,24 @@ Law: `join(*split(traced, cut))` equals the model bit for bit, for every legal c
 """
 
 from regraft.cut.cuts import Cut, Traced, describe, from_plain, to_plain
-from regraft.cut.surgery import between, copy_graph, join, split
+from regraft.cut.surgery import around, between, copy_graph, join, replaced, split
 from regraft.cut.tracing import trace
-from regraft.cut.training import set_training
+from regraft.cut.training import measuring, set_training, statistics
 
 __all__ = [
     "Cut",
     "Traced",
+    "around",
     "between",
     "copy_graph",
     "describe",
     "from_plain",
     "join",
+    "measuring",
+    "replaced",
     "set_training",
     "split",
+    "statistics",
     "to_plain",
     "trace",
 ]

@@ -106,8 +106,14 @@ def normalised(exported: fx.GraphModule, model: nn.Module, output: int = 0) -> f
     return with_attributes(exported, graph, frozenset(model.state_dict()))
 
 
-def with_attributes(root: nn.Module, graph: fx.Graph, saved: frozenset[str]) -> fx.GraphModule:
-    """A graph module that shares the parameters it uses with `root`; only buffers in `saved` are saved."""
+def with_attributes(root: nn.Module | dict[str, Any], graph: fx.Graph, saved: frozenset[str]) -> fx.GraphModule:
+    """A graph module that shares the parameters it uses with `root`; only buffers in `saved` are saved.
+
+    Args:
+        root: a module, or what the graph uses by name.
+        graph: what to compute.
+        saved: names in the state dict of the model.
+    """
     module = fx.GraphModule(root, graph)
     for node in graph.nodes:
         if node.op == "call_module":
@@ -124,6 +130,12 @@ def with_own_modes(model: nn.Module) -> nn.Module:
     """A copy that shares every tensor, so that its training mode is its own."""
     tensors = (*model.parameters(), *model.buffers())
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+def attribute(module: nn.Module, name: str) -> object:
+    """What a module holds under a dotted name."""
+    owner, _, leaf = name.rpartition(".")
+    return getattr(module.get_submodule(owner), leaf)
 
 
 def primary_input(graph: fx.Graph) -> fx.Node:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import fx, nn
 
 from regraft.cut.cuts import Cut, Traced
-from regraft.cut.graph import aten, primary_input, with_attributes
+from regraft.cut.graph import aten, attribute, primary_input, with_attributes
+from regraft.cut.live import active_nodes
+from regraft.cut.names import calls
+from regraft.cut.stages import layout
 from regraft.errors import CutError
 
 
@@ -86,6 +90,119 @@ def join(prefix: fx.GraphModule, suffix: fx.GraphModule) -> nn.Module:
 def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
     """The same graph with parameters and buffers of its own, so that training it changes nothing else."""
     return copy.deepcopy(graph)
+
+
+def around(traced: Traced, block: str) -> tuple[Cut, Cut]:
+    """The cut that a block's input crosses, and the one that its output crosses.
+
+    Args:
+        traced: the network.
+        block: path of a module whose output is a cut.
+
+    Raises:
+        CutError: no such block, or its input is more than one activation.
+    """
+    end = traced.cut(block)
+    order = {node: i for i, node in enumerate(traced.graph.graph.nodes)}
+    active = active_nodes(traced.graph.graph)
+    inside = [n for n in active if str(n.target) == block or block in (path for _, path in calls(n))]
+    if not inside:
+        raise CutError(f"{block!r} of {traced.model} is a place, not a block. Name a module: {_blocks(traced)}.")
+    by_name = {node.name: order[node] for node in order}
+    start = max((c for c in traced.cuts if by_name[c.node] < order[inside[0]]), key=lambda c: c.index)
+    others = [n for n in active if by_name[start.node] < order[n] <= by_name[end.node] and n not in inside]
+    if others or start.needs_input:
+        raise CutError(
+            f"{block!r} of {traced.model} cannot be taken out: between {start} and {end} something else is computed "
+            f"too. Take out a larger block: {_blocks(traced)}."
+        )
+    return start, end
+
+
+def replaced(traced: Traced, block: str, layer: nn.Module) -> Traced:
+    """A network with a new layer in the place of a block; where its shape does not fit, the network ends there.
+
+    The model that was traced stays as it is; all other tensors are shared with it.
+
+    Args:
+        traced: the network.
+        block: path of a module, as in `around`.
+        layer: takes the activation before the block; its tensors are called "BLOCK.…".
+
+    Raises:
+        CutError: the block cannot be taken out.
+
+    Example:
+        >>> from regraft.cut import trace
+        >>> model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 5), nn.Linear(5, 2))
+        >>> changed = replaced(trace(model, torch.zeros(2, 3)), "2", nn.Linear(5, 4))
+        >>> [cut.name for cut in changed.cuts], changed.cut("2").shape
+        (['input', '0', '1', '2', 'output'], (4,))
+    """
+    start, end = around(traced, block)
+    shape = tuple(layer(torch.zeros(2, *start.shape)).shape[1:])
+    graph, copies = _spliced(traced, (start, end), block, shape)
+    used = {str(n.target) for n in graph.nodes if n.op in ("get_attr", "call_module")} - {block}
+    root = {name: attribute(traced.graph, name) for name in used} | {block: layer}
+    saved = traced.saved | {f"{block}.{name}" for name in layer.state_dict()}
+    return _recut(traced, (start, end), with_attributes(root, graph, saved), copies, saved)
+
+
+def _spliced(
+    traced: Traced, ends: tuple[Cut, Cut], block: str, shape: tuple[int, ...]
+) -> tuple[fx.Graph, dict[str, fx.Node]]:
+    """The graph with the call of a new layer, and the new node of each old one that is left."""
+    start, end = ends
+    graph, copies = fx.Graph(), {}
+    by_name: dict[str, fx.Node] = {}
+    for node in traced.graph.graph.nodes:
+        if node.op == "output" and shape != end.shape:
+            graph.output(by_name[end.node])
+            continue
+        copies[node] = by_name[node.name] = graph.node_copy(node, copies.__getitem__)
+        if node.name == end.node:
+            new = graph.call_module(block, (by_name[start.node],))
+            new.meta = {"row": shape, "nn_module_stack": {block: (block, "")}}
+            copies[node] = by_name[node.name] = new
+    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+    left = set(graph.nodes)
+    return graph, {name: node for name, node in by_name.items() if node in left}
+
+
+def _recut(
+    traced: Traced, ends: tuple[Cut, Cut], graph: fx.GraphModule, copies: dict[str, fx.Node], saved: frozenset[str]
+) -> Traced:
+    """The cuts that are left, counted anew; the last is the output."""
+    start, end = ends
+    by_name = {name: node.name for name, node in copies.items()}
+    kept = [c for c in traced.cuts if c.node in by_name and not start.index < c.index < end.index]
+    if copies[end.node].meta["row"] != end.shape:
+        kept = [c for c in kept if c.index <= end.index] + [replace(traced.cuts[-1], node=end.node)]
+    grown = sum(p.numel() for p in graph.parameters()) - sum(p.numel() for p in traced.graph.parameters())
+    last = next(name for name in (traced.feature.name, end.name, "output") if name in {c.name for c in kept})
+    stages = [*(c.name for c in traced.stages if c in kept and c.name != last), last]
+    new: dict[str, Cut] = {}
+    for i, cut in enumerate(kept):
+        node = copies[cut.node]
+        shape = node.meta.get("row", cut.shape)
+        below = cut.params_below + (grown if cut.index >= end.index else 0)
+        stage = min(sum(name in new for name in stages), len(stages) - 1)
+        new[cut.name] = replace(
+            cut, node=node.name, index=i, stage=stage, shape=shape, layout=layout(node, shape), params_below=below
+        )
+    return replace(
+        traced,
+        make_graph=lambda: graph,
+        cuts=tuple(new.values()),
+        stages=tuple(new[name] for name in stages),
+        feature=new[last],
+        aliases={alias: name for alias, name in traced.aliases.items() if name in new},
+        saved=saved,
+    )
+
+
+def _blocks(traced: Traced) -> str:
+    return ", ".join(repr(cut.name) for cut in traced.stages)
 
 
 def _input_names(graph: fx.GraphModule) -> list[str]:

@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from regraft.cut.cuts import Cut, Traced
 from regraft.cut.fallback import layered
-from regraft.cut.graph import exported, inputs_of, normalised, primary_input, row_shape
+from regraft.cut.graph import attribute, exported, inputs_of, normalised, primary_input, row_shape
 from regraft.cut.live import active_nodes, legal_nodes, needing_input
 from regraft.cut.names import is_leaf, left_modules, unique_names
 from regraft.cut.stages import classifier_inputs, layout, stage_ends
@@ -130,14 +130,9 @@ def _parameters(graph: fx.GraphModule, node: fx.Node, seen: set[fx.Node], active
         seen.add(source)
         queue += [n for n in source.all_input_nodes if n not in active]
         if source.op == "get_attr":
-            value = _attribute(graph, str(source.target))
+            value = attribute(graph, str(source.target))
             found += [value] if isinstance(value, nn.Parameter) else []
     return found
-
-
-def _attribute(graph: fx.GraphModule, target: str) -> object:
-    owner, _, leaf = target.rpartition(".")
-    return getattr(graph.get_submodule(owner), leaf)
 
 
 def _aliases(nodes: list[fx.Node], cuts: tuple[Cut, ...]) -> dict[str, str]:

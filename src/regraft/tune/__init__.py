@@ -10,9 +10,11 @@ from regraft.tune.history import History, HistoryRow
 from regraft.tune.loop import Event, train
 from regraft.tune.network import Network, feature_width, full_network, network_above
 from regraft.tune.plan import Plan, PlanRow, plan_whole, tap_name
-from regraft.tune.recipe import RECIPES, Recipe
-from regraft.tune.resolve import frozen_prefix, resolve, starting_head, upper_network
+from regraft.tune.recipe import Recipe
+from regraft.tune.recipes import RECIPES
+from regraft.tune.resolve import resolve
 from regraft.tune.rows import ArrayRows, CacheRows, LiveRows, Rows
+from regraft.tune.start import frozen_prefix, starting_head, upper_network
 
 __all__ = [
     "RECIPES",

@@ -29,15 +29,24 @@ class HistoryRow:
 
 @dataclass(frozen=True)
 class History:
-    """The rows of a run in order, and the epoch whose weights the network was left with."""
+    """The rows of a run in order, and what the network was left with.
+
+    Args:
+        rows: one per evaluation.
+        kept_epoch: whose weights were kept; the best of several that were averaged.
+        blend: the evaluation of weights that are no single epoch's (a soup, a way back to the start); None without.
+        made_of: what they are, for people; empty without.
+    """
 
     rows: tuple[HistoryRow, ...]
     kept_epoch: int
+    blend: HistoryRow | None = None
+    made_of: str = ""
 
     @property
     def kept(self) -> HistoryRow:
-        """The row of the epoch that was kept."""
-        return next(row for row in self.rows if row.epoch == self.kept_epoch)
+        """The evaluation of the weights that the network was left with."""
+        return self.blend or next(row for row in self.rows if row.epoch == self.kept_epoch)
 
     def metrics(self) -> list[tuple[Any, ...]]:
         """The rows without their clock: what two runs with the same seed must share."""
@@ -48,12 +57,8 @@ class History:
         return [asdict(row) for row in self.rows]
 
 
-def better(new: HistoryRow, old: HistoryRow) -> bool:
-    """Whether an epoch beats another on validation: by accuracy, then (small sets tie often) by loss."""
-    return _merit(new) > _merit(old)
-
-
-def _merit(row: HistoryRow) -> tuple[float, float]:
+def merit(row: HistoryRow) -> tuple[float, float]:
+    """What epochs are compared by on validation: accuracy, then (small sets tie often) loss."""
     if row.val_accuracy is None or row.val_loss is None:
         return (float("-inf"), float("-inf"))
     return (row.val_accuracy, -row.val_loss)

@@ -3,7 +3,7 @@
     start      checkpoint, or: groups, optimizer, first evaluation (epoch 0)
     round      [seed ▸ [batch ▸ forward ▸ loss ▸ backward ▸ clip ▸ rate ▸ step]…]… one or more epochs
                ▸ evaluate ▸ assert frozen is unchanged ▸ keep the best ▸ checkpoint ▸ event
-    finish     the kept weights go back into the network
+    finish     the kept weights, or an average with others or the start, go back into the network
 
 Shape letters: B rows of one batch, K classes.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +24,14 @@ from torch.nn import functional as F
 
 from regraft.digest import digest_json, digest_state
 from regraft.errors import RecipeError
+from regraft.tune.averaging import INGREDIENTS, MovingAverage, State, best_share, between, greedy_soup, put, taken
 from regraft.tune.checkpoint import read_checkpoint, write_checkpoint
-from regraft.tune.history import History, HistoryRow, better
+from regraft.tune.history import History, HistoryRow, merit
+from regraft.tune.network import Network
+from regraft.tune.objective import Objective, Pull, clip_gradients
 from regraft.tune.optim import make_optimizer, parameter_groups, rate_factor
 from regraft.tune.plan import Plan
+from regraft.tune.reestimate import reestimate
 from regraft.tune.rows import Rows, epoch_order
 
 
@@ -126,8 +131,8 @@ class _Loop:
         self.epoch = self.updates = 0
         self.every = _epochs_between_evaluations(len(train), len(val) if val is not None else 0)
         self.rows: list[HistoryRow] = []
-        self.best: HistoryRow | None = None
-        self.best_state: dict[str, Tensor] = {}
+        self.best: list[tuple[HistoryRow, State]] = []  # the best first; more than one for a soup
+        self.objective = Objective(plan.recipe, train.labels, plan.n_classes)
         self.layout = torch.contiguous_format
 
     # start ------------------------------------------------------------------------------------------
@@ -136,8 +141,12 @@ class _Loop:
         self.network.to(self.device)
         self.choose_layout()
         self.groups = parameter_groups(self.plan, self.network)
-        self.frozen = self.digest_frozen()
         self.optimizer = make_optimizer(self.plan, self.groups) if self.groups else None
+        self.measure()
+        self.first = taken(self.network, self.plan.trained)
+        self.pull = Pull(dict(self.network.named_parameters()), self.plan.pulls)
+        self.average = MovingAverage(self.network, self.plan.trained) if self.recipe.average == "ema" else None
+        self.frozen = self.digest_frozen()
         self.made_for = digest_json(
             [self.plan.to_dict() | {"seconds": 0, "bytes": 0}, self.seed, self.train.labels.tolist()]
         )
@@ -159,6 +168,14 @@ class _Loop:
             self.network.to(memory_format=torch.contiguous_format)
             self.layout = torch.contiguous_format
 
+    def measure(self) -> None:
+        """Batch-norm statistics that the plan wants from the training rows; a resumed run measures the same."""
+        names = {name for row in self.plan.rows if row.batch_norm == "reestimate" for name in row.names}
+        if names:
+            order = np.split(np.arange(len(self.train)), range(256, len(self.train), 256))
+            assert isinstance(self.network, Network)
+            reestimate(self.network, names, lambda: (self.take(self.train, part, epoch=0) for part in order))
+
     def resume(self) -> bool:
         state = self.checkpoint and read_checkpoint(self.checkpoint, made_for=self.made_for)
         if not state:
@@ -166,9 +183,10 @@ class _Loop:
         self.network.load_state_dict(state["network"])
         if self.optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load(state["average"])
         self.rows = [HistoryRow(**row) for row in state["rows"]]
-        self.best = HistoryRow(**state["best"])
-        self.best_state = state["best_state"]
+        self.best = [(HistoryRow(**row), values) for row, values in state["best"]]
         self.epoch, self.updates = self.rows[-1].epoch, self.rows[-1].updates
         self.began -= self.rows[-1].seconds
         return True
@@ -211,16 +229,20 @@ class _Loop:
             loss.backward()
             if self.updates == 0:
                 self.assert_reached()
-            self.clip()
+            self.pull()
+            clip_gradients((p for group in self.groups for p in group["params"]), self.recipe)
             self.set_rates()
             self.optimizer.step()
         self.updates += 1
+        if self.average:
+            self.average.update(self.updates)
         self.say("step", epoch)
         return loss.detach()
 
     def loss(self, indices: np.ndarray, epoch: int) -> Tensor:
-        logits = self.forward(self.take(self.train, indices, epoch))
-        return F.cross_entropy(logits, self.targets(self.train, indices), label_smoothing=self.recipe.label_smoothing)
+        batch, labels = self.take(self.train, indices, epoch), self.targets(self.train, indices)
+        batch, shares = self.objective.prepared(batch, labels)
+        return self.objective(self.forward(batch), shares)
 
     def take(self, rows: Rows, indices: np.ndarray, epoch: int) -> Tensor:
         batch = rows.batch(indices, epoch).to(self.device, non_blocking=True)
@@ -234,10 +256,6 @@ class _Loop:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
             return self.network(batch).float()
 
-    def clip(self) -> None:
-        if self.recipe.clip:
-            nn.utils.clip_grad_norm_([p for g in self.groups for p in g["params"]], self.recipe.clip)
-
     def set_rates(self) -> None:
         recipe = self.recipe
         factor = rate_factor(recipe.schedule, recipe.warmup, self.updates, self.plan.updates)
@@ -248,14 +266,23 @@ class _Loop:
     # after an epoch ---------------------------------------------------------------------------------
 
     def record(self, train_loss: float | None) -> None:
+        with self.average.applied(self.network) if self.average else nullcontext():
+            row = self.row(train_loss)
+            self.rows.append(row)
+            self.keep(row)
+
+    def row(self, train_loss: float | None = None) -> HistoryRow:
         loss, accuracy = self.evaluate() if self.val is not None else (None, None)
-        seconds = time.perf_counter() - self.began
-        row = HistoryRow(self.epoch, self.updates, seconds, train_loss, loss, accuracy)
-        self.rows.append(row)
-        keep_newest = self.val is None or self.recipe.keep == "last"
-        if self.best is None or keep_newest or better(row, self.best):
-            self.best = row
-            self.best_state = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+        return HistoryRow(self.epoch, self.updates, time.perf_counter() - self.began, train_loss, loss, accuracy)
+
+    def keep(self, row: HistoryRow) -> None:
+        """Remember the weights if they are among the best; the newest always, where validation is not to choose."""
+        newest = self.val is None or self.recipe.keep == "last"
+        place = 0 if newest else sum(merit(row) <= merit(old) for old, _ in self.best)
+        most = INGREDIENTS if self.recipe.average == "soup" else 1
+        if place < most:
+            self.best.insert(place, (row, taken(self.network, self.plan.trained)))
+            del self.best[most:]
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
@@ -271,8 +298,7 @@ class _Loop:
         return loss / len(self.val), correct / len(self.val)
 
     def finished(self, time_limit: float | None) -> bool:
-        assert self.best is not None
-        waited = sum(row.epoch > self.best.epoch for row in self.rows)
+        waited = sum(row.epoch > self.best[0][0].epoch for row in self.rows)
         if self.recipe.patience and self.val is not None and waited >= self.recipe.patience:
             return True
         return self.out_of_time(time_limit)
@@ -283,30 +309,47 @@ class _Loop:
     def save(self) -> None:
         if self.checkpoint is None:
             return
-        assert self.best is not None
         write_checkpoint(
             self.checkpoint,
             {
                 "made_for": self.made_for,
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict() if self.optimizer else {},
+                "average": self.average.state if self.average else {},
                 "rows": [asdict(row) for row in self.rows],
-                "best": asdict(self.best),
-                "best_state": self.best_state,
+                "best": [(asdict(row), values) for row, values in self.best],
             },
         )
 
     def finish(self) -> History:
-        assert self.best is not None
-        self.network.load_state_dict(self.best_state)
+        state, made_of = self.blended()
+        put(self.network, state)
         self.say("finish")
-        return History(tuple(self.rows), self.best.epoch)
+        return History(tuple(self.rows), self.best[0][0].epoch, self.row() if made_of else None, "; ".join(made_of))
+
+    def blended(self) -> tuple[State, list[str]]:
+        """The weights to deliver, and how they were made where they are not simply the kept epoch's."""
+        (kept, state), made_of = self.best[0], []
+        if self.recipe.average == "soup" and len(self.best) > 1:
+            state, chosen = greedy_soup([values for _, values in self.best], self.judge)
+            if len(chosen) > 1:
+                made_of.append(f"average of epochs {', '.join(str(self.best[i][0].epoch) for i in chosen)}")
+        share = self.recipe.interpolate
+        share = best_share(state, self.first, self.judge) if share == "auto" else share
+        if share and kept.epoch:
+            state = between(state, self.first, share)
+            made_of.append(f"{100 * share:g} % of the way back to the start")
+        return state, made_of
+
+    def judge(self, state: State) -> tuple[float, float]:
+        put(self.network, state)
+        return merit(self.row())
 
     # what must hold ---------------------------------------------------------------------------------
 
     def digest_frozen(self) -> str:
         """Of all tensors that the plan does not train, below the network too (live prefixes)."""
-        trained = {name for row in self.plan.rows if row.state == "trained" for name in row.names}
+        trained = self.plan.trained
         state: dict[str, Any] = {k: v for k, v in self.network.state_dict().items() if k not in trained}
         if self.train.prefix is not None:
             state |= {f"prefix.{k}": v for k, v in self.train.prefix.state_dict().items()}

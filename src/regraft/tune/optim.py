@@ -43,16 +43,17 @@ def parameter_groups(plan: Plan, network: nn.Module) -> list[dict]:
 
 def make_optimizer(plan: Plan, groups: list[dict]) -> torch.optim.Optimizer:
     """The recipe's optimizer over some groups; fused, because on cached activations its own arithmetic counts."""
-    if plan.recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=True)
-    return torch.optim.AdamW(groups, fused=True)
+    recipe = plan.recipe
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+    return (torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW)(groups, fused=True)
 
 
 def rate_factor(schedule: str, warmup: float, step: int, steps: int) -> float:
     """What the top rate is multiplied with at a step.
 
     Args:
-        schedule: "cosine", "onecycle" or "constant".
+        schedule: "cosine", "linear", "onecycle" or "constant".
         warmup: share of the steps in which the factor rises.
         step: from 0.
         steps: of the whole run.
@@ -68,4 +69,5 @@ def rate_factor(schedule: str, warmup: float, step: int, steps: int) -> float:
         return (step + 1) / rising
     if schedule == "constant":
         return 1.0
-    return (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
+    done = (step - rising) / max(1, steps - rising)
+    return 1 - done if schedule == "linear" else (1 + math.cos(math.pi * done)) / 2

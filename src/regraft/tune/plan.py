@@ -31,10 +31,12 @@ class PlanRow:
         names: of parameters and buffers, as in the network's state dict.
         n_params: numbers in the parameters among them.
         state: "frozen" never changes; "trained" by gradient (or, for batch-norm statistics, by the batches);
-            "fitted" in closed form before training; "dropped" is not part of the delivered model.
+            "fitted" in closed form, or measured, before training; "dropped" is not part of the delivered model.
         lr: top rate; 0 where nothing is trained by gradient.
         weight_decay: see Recipe.
-        batch_norm: "frozen", "train", or "" where there is none.
+        batch_norm: "frozen", "train", "reestimate", or "" where there is none.
+        start: "source" (its values), "fresh", or "probe" (in closed form).
+        pull: strength of the pull back to the source's values (L2-SP).
     """
 
     group: str
@@ -44,6 +46,8 @@ class PlanRow:
     lr: float = 0.0
     weight_decay: float = 0.0
     batch_norm: str = ""
+    start: Literal["source", "fresh", "probe"] = "source"
+    pull: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,24 @@ class Plan:
             f"{self.bytes / 1e6:.1f} MB cached"
         )
         table = Table(title=f"{self.recipe.name} · {self.source}", caption=caption)
-        for column in ("layers", "parameters", "state", "rate", "decay", "batch norm"):
-            justify = "left" if column in ("layers", "state", "batch norm") else "right"
+        for column in ("layers", "parameters", "start", "state", "rate", "decay", "batch norm"):
+            justify = "right" if column in ("parameters", "rate", "decay") else "left"
             table.add_column(column, justify=justify, no_wrap=column == "layers")
         for row in self.rows:
-            rate, decay = (f"{row.lr:.2g}", f"{row.weight_decay:g}") if row.lr else ("", "")
-            table.add_row(row.group, f"{row.n_params:,}", row.state, rate, decay, row.batch_norm)
+            start = "" if row.state == "dropped" else row.start
+            rate = f"{row.lr:.2g}" if row.lr else ""
+            table.add_row(row.group, f"{row.n_params:,}", start, row.state, rate, _decay(row), row.batch_norm)
         return table
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """Names of the tensors that change: by gradient, or with the batches."""
+        return frozenset(name for row in self.rows if row.state == "trained" for name in row.names)
+
+    @property
+    def pulls(self) -> dict[str, float]:
+        """Strength of the pull to the source's values, of the parameters that have one."""
+        return {name: row.pull for row in self.rows if row.pull and row.state == "trained" for name in row.names}
 
 
 def tap_name(tap: Tap) -> str:
@@ -120,28 +135,52 @@ def epochs_and_updates(recipe: Recipe, n_train: int) -> tuple[int, int]:
 
 
 def trained_rows(
-    group: str, parameters: Iterable[tuple[str, nn.Parameter]], recipe: Recipe, lr: float
+    group: str,
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    recipe: Recipe,
+    lr: float,
+    start: Literal["source", "fresh", "probe"] = "fresh",
 ) -> list[PlanRow]:
-    """Rows for parameters that train at one rate: matrices and filters with weight decay."""
+    """Rows for parameters that train at one rate: matrices and filters with weight decay.
+
+    What keeps the source's values is pulled back to them instead, where the recipe says so.
+    """
     named = list(parameters)
-    decayed = [(name, p) for name, p in named if p.ndim > 1]
-    plain = [(name, p) for name, p in named if p.ndim <= 1]
+    pull = recipe.l2_sp if start == "source" else 0.0
     rows = []
-    for members, decay, kind in ((decayed, recipe.weight_decay, "weights"), (plain, 0.0, "norms, biases")):
+    for kind, decay in (("weights", recipe.weight_decay), ("norms, biases", 0.0)):
+        members = [(name, p) for name, p in named if (p.ndim > 1) == (kind == "weights")]
         if members:
-            count = sum(p.numel() for _, p in members)
-            rows.append(PlanRow(f"{group} · {kind}", tuple(n for n, _ in members), count, "trained", lr, decay))
+            count, names = sum(p.numel() for _, p in members), tuple(n for n, _ in members)
+            decay = 0.0 if pull else decay
+            rows.append(PlanRow(f"{group} · {kind}", names, count, "trained", lr, decay, start=start, pull=pull))
     return rows
 
 
 def plan_whole(recipe: Recipe, network: nn.Module, *, source: str, n_classes: int, n_train: int) -> Plan:
-    """The plan that trains every parameter of a plain network (pretraining)."""
+    """The plan that trains every parameter of a plain network (pretraining).
+
+    Raises:
+        RecipeError: the recipe says something about a source's layers.
+    """
+    spoken = [n for n in ("train", "freeze", "restore", "drop_above", "replace", "rates") if getattr(recipe, n)]
+    if spoken or recipe.l2_sp or recipe.batch_norm == "reestimate":
+        raise RecipeError(
+            f"a plain network is trained whole, so recipe {recipe.name!r} may say nothing about layers of a source "
+            f"({', '.join(spoken) or 'l2_sp, reestimate'}). Make a plan for a source: resolve(recipe, source, ...)."
+        )
     buffers = tuple(sorted(set(network.state_dict()) - {name for name, _ in network.named_parameters()}))
     rows = trained_rows("all", network.named_parameters(), recipe, recipe.lr)
     if buffers:
-        rows.append(PlanRow("all · statistics", buffers, 0, "trained", batch_norm=recipe.batch_norm))
+        rows.append(PlanRow("all · statistics", buffers, 0, "trained", batch_norm=recipe.batch_norm, start="fresh"))
     epochs, updates = epochs_and_updates(recipe, n_train)
     return Plan(recipe, source, "input", (), tuple(rows), n_classes, n_train, epochs, updates)
+
+
+def _decay(row: PlanRow) -> str:
+    if row.pull:
+        return f"{row.pull:g} to the source"
+    return f"{row.weight_decay:g}" if row.lr else ""
 
 
 def _seconds(seconds: float) -> str:

@@ -4,58 +4,70 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from regraft.errors import RecipeError, closest
-from regraft.registry import Registry
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "weights": ("pretrained", "random"),
-    "head": ("probe", "fresh"),
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("cosine", "onecycle", "constant"),
-    "batch_norm": ("frozen", "train"),
-    "augment": ("none", "flip-crop"),
-    "precision": ("float32", "bfloat16"),
-    "keep": ("best", "last"),
-}
+from regraft.tune.rules import wrong_values
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is kept, what is trained, and how fast; resolved against one source by `resolve`.
 
+    Patterns are regular expressions, looked for anywhere in a tensor's name (`re.search`): "layer[34]", "^conv1",
+    "head". The new head's tensors begin with "head.", those of the source have the source's own names.
+
     Args:
         name: for people and reports.
         weights: start from the source's weights, or from fresh ones of the same architecture.
+        restore: a pattern; only what matches keeps the source's values, all else starts anew. "" keeps all.
+        drop_above: the last cut that is kept; the layers above it are dropped and the head reads there.
+        replace: blocks to make anew, by name: "linear:64" (at every place), "conv:64" (3 x 3), or "drop".
+        keep_source_head: deliver the source's own head too, frozen (`Network.source_logits`).
         head: start from the probe's solution (LP-FT: Kumar and others, 2022, arXiv:2202.10054), or from zero.
-        cut: train what lies above this cut; "auto" chooses by the number of examples, "input" is everything,
-            "output" nothing but the head.
+        head_layers: "linear", "mlp:256", "conv:64", "lstm:128" or "attention"; all but the first start fresh.
+        cut: train what lies above this cut; "auto" chooses, by `train` and `freeze` where they are given, else by
+            the number of examples; "input" is everything, "output" nothing but the head.
         taps: the activations that the head reads: "auto" (what the probe chose), "feature" (the classifier's
             own input), or cuts with a pooling grid such as "layer2.2@4", joined by "+".
+        train: a pattern; what matches is trained, all else is frozen. "" trains all above the cut.
+        freeze: a pattern; what matches is frozen, whatever `train` says.
         epochs: passes over the training rows; 0 leaves the start as it is.
         min_updates: epochs are added until there are this many optimizer steps; few examples need it.
         batch_size: examples per step.
         lr: rate of the topmost trained stage of the body.
         head_lr: rate of the head; of one that starts at the probe's solution and is wider than 128 features,
             128 / width of it.
+        rates: pattern to rate; the first that matches counts, what none matches follows `lr` and `head_lr`.
         layer_decay: factor on the rate for each stage further down
             (Howard and Ruder, 2018, arXiv:1801.06146).
         weight_decay: on matrices and filters only; norms and biases have none.
-        optimizer: "adamw" (Loshchilov and Hutter, 2019, arXiv:1711.05101), or "sgd" with Nesterov
-            momentum 0.9.
-        schedule: "cosine" to zero, "onecycle" (Smith and Topin, 2018, arXiv:1708.07120), or "constant".
+        l2_sp: pull of what keeps the source's values back to them, in place of weight decay
+            (Li and others, 2018, arXiv:1802.01483).
+        optimizer: "adamw" (Loshchilov and Hutter, 2019, arXiv:1711.05101), "adam" or "sgd".
+        momentum: of "sgd", Nesterov's.
+        schedule: "cosine" or "linear" to zero, "onecycle" (Smith and Topin, 2018, arXiv:1708.07120), or "constant".
         warmup: share of the steps in which the rate rises, in [0, 1).
-        batch_norm: "frozen" keeps the stored statistics; "train" uses and updates the batch's.
-        dropout: whether the source's own dropout is on.
+        batch_norm: "frozen" keeps the stored statistics; "train" uses and updates the batch's where the layer
+            trains; "reestimate" measures them once on the training rows, above the cut, and then keeps them.
+        dropout: whether the source's own dropout is on, in blocks that train.
         label_smoothing: in [0, 1).
+        mixup: rows and labels at the cut are mixed with weights from Beta(mixup, mixup); 0 mixes nothing
+            (Zhang and others, 2018, arXiv:1710.09412; above an inner cut: Verma and others, 2019, arXiv:1806.05236).
+        noise: on the rows at the cut, in standard deviations of each channel.
+        class_weights: "balanced" lets each class count alike, however many examples it has.
         augment: of pixel rows; "flip-crop" is a random flip and a random crop after padding by an eighth.
         patience: stop after this many evaluations without a better one; 0 never stops.
         clip: largest norm of the gradient; 0 does not clip.
+        clip_value: largest magnitude of each of its numbers; 0 does not clip.
         precision: of the forward pass; "bfloat16" is faster where the processor has instructions for it.
+        average: "ema" evaluates and keeps a moving average of the weights; "soup" averages the best epochs as long
+            as validation does not fall (Wortsman and others, 2022, arXiv:2203.05482).
+        interpolate: share of the way back from the trained weights to the start, in [0, 1]; "auto" takes the best
+            of 0, 1/4, 1/2, 3/4 and 1 on validation (WiSE-FT: Wortsman and others, 2021, arXiv:2109.01903).
         keep: the weights of the best epoch on validation (epoch 0 counts), or of the last one.
 
     Raises:
@@ -68,30 +80,46 @@ class Recipe:
 
     name: str
     weights: Literal["pretrained", "random"] = "pretrained"
+    restore: str = ""
+    drop_above: str = ""
+    replace: Mapping[str, str] = field(default_factory=dict, hash=False)
+    keep_source_head: bool = False
     head: Literal["probe", "fresh"] = "probe"
+    head_layers: str = "linear"
     cut: str = "auto"
     taps: str = "auto"
+    train: str = ""
+    freeze: str = ""
     epochs: int = 20
     min_updates: int = 0
     batch_size: int = 32
     lr: float = 3e-4
     head_lr: float = 1e-3
+    rates: Mapping[str, float] = field(default_factory=dict, hash=False)
     layer_decay: float = 0.75
     weight_decay: float = 0.05
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
+    l2_sp: float = 0.0
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: float = 0.9
+    schedule: Literal["cosine", "linear", "onecycle", "constant"] = "cosine"
     warmup: float = 0.1
-    batch_norm: Literal["frozen", "train"] = "frozen"
+    batch_norm: Literal["frozen", "train", "reestimate"] = "frozen"
     dropout: bool = False
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    noise: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
     augment: Literal["none", "flip-crop"] = "none"
     patience: int = 0
     clip: float = 1.0
+    clip_value: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    average: Literal["none", "ema", "soup"] = "none"
+    interpolate: float | Literal["auto"] = 0.0
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
-        problems = list(_wrong_values(self))
+        problems = list(wrong_values(self))
         if problems:
             raise RecipeError(
                 f"recipe {self.name!r} cannot be used: " + "; ".join(problems) + ". "
@@ -102,6 +130,21 @@ class Recipe:
         """The same recipe with some values changed; a misspelt name is an error with its nearest match."""
         _refuse_unknown(changes)
         return replace(self, **changes)
+
+    def overruled(self, assignments: Sequence[str]) -> Recipe:
+        """The same recipe with values changed as a command line writes them.
+
+        Args:
+            assignments: such as "lr=1e-4"; what is no TOML value is a string: "train=layer[34]|head".
+
+        Raises:
+            RecipeError: no "=", an unknown name, or an impossible value.
+
+        Example:
+            >>> Recipe("mine").overruled(["lr=1e-4", "train=head"]).train
+            'head'
+        """
+        return self.with_(**dict(map(_assignment, assignments))) if assignments else self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -120,8 +163,7 @@ class Recipe:
             >>> Recipe.from_toml(Recipe("mine").to_toml()) == Recipe("mine")
             True
         """
-        # A string, number or boolean reads the same in TOML as in JSON.
-        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in self.to_dict().items())
+        return "".join(f"{name} = {_toml(value)}\n" for name, value in self.to_dict().items())
 
     @classmethod
     def from_toml(cls, text: str) -> Recipe:
@@ -141,7 +183,7 @@ class Recipe:
         """A recipe from a TOML file; without a name of its own it is called after the file."""
         path = Path(path)
         if not path.is_file():
-            raise RecipeError(f"no recipe file {path}. Known recipes: {', '.join(RECIPES)}.")
+            raise RecipeError(f"no recipe file {path}. A named recipe needs no file: --recipe finetune")
         recipe = cls.from_toml(path.read_text(encoding="utf-8"))
         return recipe if recipe.name != "unnamed" else replace(recipe, name=path.stem)
 
@@ -154,96 +196,18 @@ def _refuse_unknown(values: dict[str, Any]) -> None:
         raise RecipeError(f"{told} Known: {', '.join(known)}.")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise RecipeError(f"{text!r} gives no value. Write the name, an equals sign and the value: --set lr=1e-4")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-# what a value must be, in words, and the test of it
-_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "name": ("a string", lambda v: isinstance(v, str)),
-    "cut": ("the name of a cut", lambda v: isinstance(v, str)),
-    "taps": ("a string such as 'auto' or 'layer2.2@4'", lambda v: isinstance(v, str)),
-    "dropout": ("true or false", lambda v: isinstance(v, bool)),
-    "epochs": ("a whole number, 0 or more", lambda v: _is_count(v) and v >= 0),
-    "min_updates": ("a whole number, 0 or more", lambda v: _is_count(v) and v >= 0),
-    "batch_size": ("a whole number, 1 or more", lambda v: _is_count(v) and v >= 1),
-    "patience": ("a whole number, 0 or more", lambda v: _is_count(v) and v >= 0),
-    "lr": ("a number, 0 or more", lambda v: _is_number(v) and v >= 0),
-    "head_lr": ("a number, 0 or more", lambda v: _is_number(v) and v >= 0),
-    "layer_decay": ("a number above 0, at most 1", lambda v: _is_number(v) and 0 < v <= 1),
-    "weight_decay": ("a number, 0 or more", lambda v: _is_number(v) and v >= 0),
-    "warmup": ("a share in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1),
-    "label_smoothing": ("a share in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1),
-    "clip": ("a number, 0 or more", lambda v: _is_number(v) and v >= 0),
-}
-
-
-def _wrong_values(recipe: Recipe):
-    for name, options in CHOICES.items():
-        value = getattr(recipe, name)
-        if value not in options:
-            yield f"{name} = {value!r} is none of {', '.join(options)}.{closest(str(value), options)}"
-    for name, (wanted, holds) in _RULES.items():
-        if not holds(getattr(recipe, name)):
-            yield f"{name} = {getattr(recipe, name)!r} is not {wanted}"
-
-
-RECIPES: Registry[Recipe] = Registry("recipe", RecipeError)
-
-# The head alone, in closed form: nothing is trained by gradient.
-RECIPES.add("probe", Recipe("probe", cut="output", epochs=0))
-
-# For 50 to 2,000 examples. The head starts at the probe's solution and low stages hardly move, because
-# large early steps distort features that few examples cannot rebuild; 200 updates because an epoch of
-# 50 examples is two.
-RECIPES.add("finetune", Recipe("finetune", min_updates=200, patience=5))
-
-# The control: every layer from fresh weights, with rates that suit them. Measured on the digits at 5 per class with
-# ResNet-20: this reaches 85 %, AdamW at 2e-3 for 400 updates 73 %; a weak control would flatter transfer.
-RECIPES.add(
-    "scratch",
-    Recipe(
-        "scratch",
-        weights="random",
-        head="fresh",
-        cut="input",
-        taps="feature",
-        epochs=40,
-        min_updates=800,
-        batch_size=16,
-        optimizer="sgd",
-        lr=0.05,
-        head_lr=0.05,
-        layer_decay=1.0,
-        weight_decay=5e-4,
-        batch_norm="train",
-        dropout=True,
-    ),
-)
-
-# What tutorials do: a fresh head on the last layer, the whole network, Adam at 1e-3 throughout.
-RECIPES.add(
-    "naive",
-    Recipe(
-        "naive",
-        head="fresh",
-        cut="input",
-        taps="feature",
-        epochs=25,
-        min_updates=200,
-        lr=1e-3,
-        head_lr=1e-3,
-        layer_decay=1.0,
-        weight_decay=0.0,
-        schedule="constant",
-        warmup=0.0,
-        batch_norm="train",
-        dropout=True,
-        clip=0.0,
-        keep="last",
-    ),
-)
+def _toml(value: Any) -> str:
+    """A string, number or boolean reads the same in TOML as in JSON; a mapping becomes an inline table, in order."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from regraft.cache import Tap, TapModel, estimate_bytes
-from regraft.cut import Cut, Traced, between
-from regraft.errors import RecipeError
+from regraft.cache import Tap, estimate_bytes
+from regraft.cut import Traced, statistics
 from regraft.head import LinearHead
 from regraft.probe import ProbeResult
 from regraft.source import Source
-from regraft.tune.network import Network, Prefix, feature_width, network_above
-from regraft.tune.plan import BODY, HEAD, Plan, PlanRow, State, epochs_and_updates, tap_name, trained_rows
+from regraft.tune.names import required
+from regraft.tune.network import Network, network_above
+from regraft.tune.plan import BODY, HEAD, Plan, PlanRow, State, epochs_and_updates, trained_rows
 from regraft.tune.recipe import Recipe
+from regraft.tune.scope import Scope, scope_of
 
 HEAD_WIDTH = 128  # features up to which a head keeps the recipe's rate
+
+Tensors = list[tuple[str, Tensor]]
 
 
 def resolve(
@@ -40,15 +42,15 @@ def resolve(
         source: for recipes with random weights, already re-initialised.
         traced: its graph.
         n_classes: of the new head.
-        probe: what "auto" taps follow; None takes the classifier's own input.
+        probe: what "auto" taps follow, `profile.best` or `profile.single`; None takes the classifier's own input.
         n_train: training examples; "auto" trains more stages when there are more.
 
     Returns:
         A plan whose rows name every parameter and buffer of the source and of the head exactly once.
 
     Raises:
-        RecipeError: a tap lies below the cut.
-        CutError: no such cut.
+        RecipeError: a pattern matches nothing, or a tap lies below the cut.
+        CutError: no such cut, or no such block.
 
     Example:
         >>> from regraft.cut import trace
@@ -60,19 +62,18 @@ def resolve(
         >>> plan.cut, plan.n_params("frozen"), plan.updates
         ('input', 0, 800)
     """
-    taps = choose_taps(recipe, traced, probe)
-    cut = choose_cut(recipe, traced, taps, n_train)
+    scope = scope_of(recipe, traced, n_classes, probe, n_train)
     epochs, updates = epochs_and_updates(recipe, n_train)
-    body = _body_rows(recipe, source, traced, cut, taps)
-    head = _head_rows(recipe, traced, taps, n_classes, epochs)
-    cached = 0 if cut == "output" else estimate_bytes(traced, [Tap(cut)], n_train)
-    seconds = _step_seconds(recipe, source, traced, cut, taps, n_classes) * updates if updates else 0.0
+    rates = _Rates(scope)
+    rows = (*_body_rows(scope, source, rates), *_head_rows(scope, rates, epochs))
+    cached = 0 if scope.cut == "output" else estimate_bytes(traced, [Tap(scope.cut)], n_train)
+    seconds = _step_seconds(scope, source) * updates if updates else 0.0
     return Plan(
         recipe,
         source.uri,
-        cut,
-        taps,
-        (*body, *head),
+        scope.cut,
+        scope.taps,
+        rows,
         n_classes,
         n_train,
         epochs,
@@ -82,210 +83,145 @@ def resolve(
     )
 
 
-def choose_taps(recipe: Recipe, traced: Traced, probe: ProbeResult | None) -> tuple[Tap, ...]:
-    """The activations that the head reads.
-
-    Raises:
-        CutError: the recipe names a cut that does not exist.
-        RecipeError: a grid is not a number.
-    """
-    if recipe.taps == "auto" and probe is not None:
-        return tuple(probe.candidate.taps)
-    if recipe.taps in ("auto", "feature"):
-        return (Tap(traced.feature.name),)
-    return tuple(_parse_tap(text.strip(), traced) for text in recipe.taps.split("+"))
+# rates ----------------------------------------------------------------------------------------------
 
 
-def _parse_tap(text: str, traced: Traced) -> Tap:
-    name, at, grid = text.partition("@")
-    if at and not grid.isdigit():
-        raise RecipeError(f"taps = {text!r}: the grid after @ must be a number. For example: taps = '{name}@4'.")
-    cut = traced.cut(name)
-    flat = len(cut.shape) == 1
-    return Tap(cut.name, int(grid) if at else (0 if flat else 1))
+class _Rates:
+    """The rate of each parameter: by the first of the recipe's patterns that matches, else by depth."""
+
+    def __init__(self, scope: Scope) -> None:
+        recipe, self._stages = scope.recipe, scope.stage_of()
+        parameters = {name for name, _ in scope.traced.graph.named_parameters()}
+        trained = (scope.trained & parameters) | scope.head_trained
+        others = parameters - trained
+        self._named: dict[str, float] = {}
+        for pattern, rate in recipe.rates.items():
+            for name in required("rates", pattern, trained, elsewhere=others, why="are not trained"):
+                self._named.setdefault(name, rate)
+        self._top = max((self._stages[name] for name in scope.trained & parameters), default=0)
+        self._recipe = recipe
+        self._head = _head_rate(recipe, scope.head)
+
+    def body(self, name: str) -> float:
+        """Of a parameter of the source."""
+        by_depth = self._recipe.lr * self._recipe.layer_decay ** (self._top - self._stages[name])
+        return self._named.get(name, by_depth)
+
+    def head(self, name: str) -> float:
+        """Of a parameter of the head."""
+        return self._named.get(name, self._head)
 
 
-def choose_cut(recipe: Recipe, traced: Traced, taps: Sequence[Tap], n_train: int) -> str:
-    """Above which cut to train.
-
-    "auto" trains the top quarter of the stages below the head with fewer than 100 examples, the top half with
-    fewer than 1,000, else all: few examples cannot correct what training low stages spoils.
-
-    Raises:
-        RecipeError: a tap lies below the cut, so that the trained part could not compute it.
-    """
-    if recipe.cut == "output":
-        return "output"
-    tapped = [traced.cut(tap.cut) for tap in taps]
-    lowest = min(tapped, key=lambda cut: cut.index)
-    if recipe.cut != "auto":
-        return _legal(recipe, traced, lowest.name)
-    places = _places(traced, max(tapped, key=lambda cut: cut.index))
-    share = 0.25 if n_train < 100 else 0.5 if n_train < 1000 else 1.0
-    highest = places[len(places) - max(1, round(share * len(places)))]
-    return max((p for p in places if p.index <= min(highest.index, lowest.index)), key=lambda p: p.index).name
-
-
-def _places(traced: Traced, top: Cut) -> list[Cut]:
-    """The input and one cut per stage below `top`, each with parameters between it and the next."""
-    places = [traced.cut("input")]
-    for stage in traced.stages:
-        if places[-1].params_below < stage.params_below < top.params_below:
-            places.append(stage)
-    return places
-
-
-def _legal(recipe: Recipe, traced: Traced, lowest: str) -> str:
-    cut = traced.cut(recipe.cut)
-    if cut.needs_input:
-        raise RecipeError(
-            f"recipe {recipe.name!r} trains above {cut.name!r}, but what lies above it reads the network's input "
-            f"again, so its activation alone is not enough. Train above a stage: recipe.with_(cut={lowest!r})."
-        )
-    if cut.index > traced.cut(lowest).index:
-        raise RecipeError(
-            f"recipe {recipe.name!r} trains above {cut.name!r}, but its head also reads {lowest!r}, which "
-            f"lies below. Cut there or lower: recipe.with_(cut={lowest!r})."
-        )
-    return cut.name
-
-
-def starting_head(plan: Plan, traced: Traced, probe: ProbeResult | None) -> LinearHead:
-    """The head that training starts from: a copy of the probe's, or one that scores all classes alike.
-
-    Raises:
-        RecipeError: the plan wants the probe's head, but there is none for its taps.
-    """
-    if plan.recipe.head == "fresh":
-        return LinearHead.zeros(feature_width(traced, plan.taps), plan.n_classes)
-    if probe is None or tuple(probe.candidate.taps) != plan.taps:
-        raise RecipeError(
-            f"recipe {plan.recipe.name!r} starts from the head of a probe on "
-            f"{' + '.join(map(tap_name, plan.taps))}, but no such probe was given. Fit one with "
-            "depth_profile(...) and pass it: probe=profile.best. "
-            "Or start from zero: recipe.with_(head='fresh')."
-        )
-    return copy.deepcopy(probe.fitted.head)
-
-
-def frozen_prefix(plan: Plan, source: Source, traced: Traced) -> nn.Module:
-    """The layers below the plan's cut, from pixels 0..255 to its activation: for rows without a cache."""
-    return Prefix(TapModel(traced, [Tap(plan.cut)], source.input.mean, source.input.std))
-
-
-def upper_network(plan: Plan, source: Source, traced: Traced, head: LinearHead) -> Network:
-    """The part of the network that the plan trains, with its own copy of the source's tensors."""
-    recipe = plan.recipe
-    return network_above(
-        traced,
-        plan.cut,
-        plan.taps,
-        head,
-        source=source,
-        batch_norm=recipe.batch_norm,
-        dropout=recipe.dropout,
-    )
+def _head_rate(recipe: Recipe, head: nn.Module) -> float:
+    """Adam moves every weight by about its rate, so scores move by rate times width: a wide head that starts
+    at the probe's solution would lose it within a few steps."""
+    if recipe.head != "probe" or recipe.optimizer == "sgd" or not isinstance(head, LinearHead):
+        return recipe.head_lr
+    return recipe.head_lr * min(1.0, HEAD_WIDTH / head.weight.shape[1])
 
 
 # rows -----------------------------------------------------------------------------------------------
 
-Tensors = list[tuple[str, Tensor]]
 
-
-def _body_rows(recipe: Recipe, source: Source, traced: Traced, cut: str, taps: Sequence[Tap]) -> list[PlanRow]:
-    members = _members(source, traced, cut, taps)
-    top = max((stage for stage, state in members if state == "trained"), default=0)
-    statistics = _statistics(traced)
+def _body_rows(scope: Scope, source: Source, rates: _Rates) -> list[PlanRow]:
     rows: list[PlanRow] = []
-    for (stage, state), tensors in sorted(members.items()):
-        group = traced.stages[stage].name if stage < len(traced.stages) else "classifier"
+    for (stage, state, start), tensors in sorted(_members(scope, source).items()):
+        group = scope.traced.stages[stage].name if stage < len(scope.traced.stages) else "classifier"
         if state == "trained":
-            rows += _trained_stage(group, tensors, recipe, recipe.lr * recipe.layer_decay ** (top - stage), statistics)
+            rows += _trained_stage(group, tensors, start, scope, rates)
         else:
-            rows.append(_still_row(group, tensors, state, statistics))
+            rows.append(_still_row(group, tensors, state, start, scope))
     return rows
 
 
-def _members(source: Source, traced: Traced, cut: str, taps: Sequence[Tap]) -> dict[tuple[int, State], Tensors]:
-    """Every tensor of the source, by the stage it is first used in and by what becomes of it."""
-    ends = [tap.cut for tap in taps]
-    delivered = between(traced, "input", ends).state_dict().keys()
-    trained = set() if cut == "output" else between(traced, cut, ends).state_dict().keys()
-    stages = _stage_of(traced)
-    members: dict[tuple[int, State], Tensors] = {}
-    for name, tensor in source.model.state_dict(keep_vars=True).items():
-        state: State = "trained" if name in trained else "frozen" if name in delivered else "dropped"
-        members.setdefault((stages.get(name, len(traced.stages)), state), []).append((name, tensor))
+Start = Literal["source", "fresh"]
+
+
+def _members(scope: Scope, source: Source) -> dict[tuple[int, State, Start], Tensors]:
+    """Every tensor of the source, by the stage it is first used in, what becomes of it, and where it starts."""
+    stages = scope.stage_of()
+    trained_stages = {stages[name] for name in scope.trained if name in stages}
+    members: dict[tuple[int, State, Start], Tensors] = {}
+    for name, tensor in scope.tensors(source.model).items():
+        stage = stages.get(name, len(scope.traced.stages))
+        start: Start = "fresh" if name in scope.fresh or scope.recipe.weights == "random" else "source"
+        state = _state(name, scope)
+        if state == "frozen" and not isinstance(tensor, nn.Parameter) and stage in trained_stages:
+            state = "trained"  # shown below the stage's other rows, as statistics that stay
+        members.setdefault((stage, state, start), []).append((name, tensor))
     return members
 
 
-def _stage_of(traced: Traced) -> dict[str, int]:
-    """For each tensor in the graph the number of the stage in which it is first used."""
-    order = {node: i for i, node in enumerate(traced.graph.graph.nodes)}
-    by_name = {node.name: i for node, i in order.items()}
-    ends = [by_name[stage.node] for stage in traced.stages]
-    return {
-        str(node.target): bisect_left(ends, min(order[user] for user in node.users))
-        for node in order
-        if node.op == "get_attr" and node.users
-    }
+def _state(name: str, scope: Scope) -> State:
+    if name in scope.trained:
+        return "trained"
+    if name in scope.measured:
+        return "fitted"
+    return "frozen" if name in scope.delivered else "dropped"
 
 
-def _statistics(traced: Traced) -> set[str]:
-    """Names of the buffers that batch norms read: those that change in training mode."""
-    buffers = {name for name, _ in traced.graph.named_buffers()}
-    nodes = [node for node in traced.graph.graph.nodes if node.op == "get_attr" and node.target in buffers]
-    return {str(n.target) for n in nodes if any("batch_norm" in str(user.target) for user in n.users)}
-
-
-def _trained_stage(group: str, tensors: Tensors, recipe: Recipe, rate: float, statistics: set[str]) -> list[PlanRow]:
-    named = [(BODY + name, tensor) for name, tensor in tensors]
-    rows = trained_rows(group, [(name, t) for name, t in named if isinstance(t, nn.Parameter)], recipe, rate)
-    moving = [(name, t) for name, t in tensors if name in statistics and recipe.batch_norm == "train"]
-    still = [(n, t) for n, t in tensors if not isinstance(t, nn.Parameter) and (n, t) not in moving]
+def _trained_stage(group: str, tensors: Tensors, start: Start, scope: Scope, rates: _Rates) -> list[PlanRow]:
+    parameters = [(name, t) for name, t in tensors if isinstance(t, nn.Parameter)]
+    rated = [(rates.body(name), BODY + name, p) for name, p in parameters]
+    rows = _by_rate(group, rated, start, scope.recipe)
+    buffers = [(name, t) for name, t in tensors if not isinstance(t, nn.Parameter)]
+    moving = tuple(BODY + name for name, _ in buffers if name in scope.trained)
     if moving:
-        names = tuple(BODY + name for name, _ in moving)
-        rows.append(PlanRow(f"{group} · statistics", names, 0, "trained", batch_norm="train"))
+        rows.append(PlanRow(f"{group} · statistics", moving, 0, "trained", batch_norm="train", start=start))
+    still = [(name, t) for name, t in buffers if name not in scope.trained]
     if still:
-        rows.append(_still_row(f"{group} · statistics", still, "frozen", statistics))
+        rows.append(_still_row(f"{group} · statistics", still, "frozen", start, scope))
     return rows
 
 
-def _still_row(group: str, tensors: Tensors, state: State, statistics: set[str]) -> PlanRow:
+def _by_rate(
+    group: str, rated: Iterable[tuple[float, str, nn.Parameter]], start: Start, recipe: Recipe
+) -> list[PlanRow]:
+    """Rows of one group of parameters, one or two for each rate."""
+    members: dict[float, list[tuple[str, nn.Parameter]]] = {}
+    for rate, name, parameter in rated:
+        members.setdefault(rate, []).append((name, parameter))
+    return [row for rate, each in members.items() for row in trained_rows(group, each, recipe, rate, start)]
+
+
+def _still_row(group: str, tensors: Tensors, state: State, start: Start, scope: Scope) -> PlanRow:
     count = sum(t.numel() for _, t in tensors if isinstance(t, nn.Parameter))
-    norm = "frozen" if any(name in statistics for name, _ in tensors) else ""
-    return PlanRow(group, tuple(BODY + name for name, _ in tensors), count, state, batch_norm=norm)
+    means = statistics(scope.traced.graph)
+    has_norm = any(name in means for name, _ in tensors)
+    norm = "reestimate" if state == "fitted" else "frozen" if has_norm else ""
+    names = tuple(BODY + name for name, _ in tensors)
+    return PlanRow(group, names, count, state, batch_norm=norm, start=start)
 
 
-def _head_rows(recipe: Recipe, traced: Traced, taps: Sequence[Tap], n_classes: int, epochs: int) -> list[PlanRow]:
-    head = LinearHead.zeros(feature_width(traced, taps), n_classes)
-    named = [(HEAD + name, parameter) for name, parameter in head.named_parameters()]
-    rows = trained_rows("head", named, recipe, _head_rate(recipe, head.weight.shape[1]))
+def _head_rows(scope: Scope, rates: _Rates, epochs: int) -> list[PlanRow]:
+    start = scope.recipe.head
+    named = [(HEAD + name, parameter) for name, parameter in scope.head.named_parameters()]
+    rated = [(rates.head(name), name, p) for name, p in named if name in scope.head_trained]
+    rows = [replace(row, start=start) for row in _by_rate("head", rated, "fresh", scope.recipe)]
     if not epochs:
         rows = [replace(row, state="fitted", lr=0.0, weight_decay=0.0) for row in rows]
-    buffers = tuple(HEAD + name for name, _ in head.named_buffers())
-    return [*rows, PlanRow("head · scaling", buffers, 0, "frozen" if epochs else "fitted")]
+    still = [(name, p) for name, p in named if name not in scope.head_trained]
+    if still:
+        count, names = sum(p.numel() for _, p in still), tuple(name for name, _ in still)
+        rows.append(PlanRow("head · still", names, count, "frozen" if epochs else "fitted", start=start))
+    buffers = tuple(HEAD + name for name, _ in scope.head.named_buffers())
+    if buffers:
+        rows.append(PlanRow("head · scaling", buffers, 0, "frozen" if epochs else "fitted", start=start))
+    return rows
 
 
-def _head_rate(recipe: Recipe, width: int) -> float:
-    """Adam moves every weight by about its rate, so scores move by rate times width: a wide head that starts
-    at the probe's solution would lose it within a few steps."""
-    keep = recipe.head == "probe" and recipe.optimizer == "adamw"
-    return recipe.head_lr * min(1.0, HEAD_WIDTH / width) if keep else recipe.head_lr
+# cost -----------------------------------------------------------------------------------------------
 
 
-def _step_seconds(
-    recipe: Recipe, source: Source, traced: Traced, cut: str, taps: Sequence[Tap], n_classes: int
-) -> float:
+def _step_seconds(scope: Scope, source: Source) -> float:
     """Of one update: three times a timed forward pass, since the backward pass costs about two."""
-    if cut == "output":
+    if scope.cut == "output":
         return 0.0
-    head = LinearHead.zeros(feature_width(traced, taps), n_classes)
-    network = network_above(traced, cut, taps, head, source=source)
-    batch = torch.zeros(min(8, recipe.batch_size), *traced.cut(cut).shape)
+    network = network_above(scope.traced, scope.cut, scope.taps, scope.head, source=source)
+    batch = torch.zeros(min(8, scope.recipe.batch_size), *scope.traced.cut(scope.cut).shape)
     with torch.no_grad():
         fastest = min(_timed(network, batch) for _ in range(3))
-    return 3 * fastest * recipe.batch_size / len(batch)
+    return 3 * fastest * scope.recipe.batch_size / len(batch)
 
 
 def _timed(network: Network, batch: Tensor) -> float:

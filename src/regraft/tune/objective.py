@@ -1,0 +1,96 @@
+"""What a step minimises, and what is done to its rows before.
+
+Shape letters: B rows of one batch, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regraft.tune.recipe import Recipe
+
+
+class Objective:
+    """Cross-entropy as a recipe wants it: smoothed labels, balanced classes, mixed and noisy rows.
+
+    All chance comes from PyTorch's generator, which the loop seeds for each epoch.
+
+    Args:
+        recipe: label_smoothing, class_weights, mixup, noise.
+        labels: of all training rows; "balanced" counts them.
+        n_classes: K.
+
+    Example:
+        >>> Objective(Recipe("r", class_weights="balanced"), [0, 0, 0, 1], 2).weights
+        tensor([0.6667, 2.0000])
+    """
+
+    def __init__(self, recipe: Recipe, labels: Sequence[int] | np.ndarray, n_classes: int) -> None:
+        self.recipe = recipe
+        self.n_classes = n_classes
+        self.weights = balanced(labels, n_classes) if recipe.class_weights == "balanced" else None
+
+    def prepared(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (B, ...) as they are learnt from, and their labels (B,) as shares of each class (B, K)."""
+        shares = F.one_hot(labels, self.n_classes).float()
+        if self.recipe.noise:
+            rows = noisy(rows, self.recipe.noise)
+        return mixed(rows, shares, self.recipe.mixup) if self.recipe.mixup else (rows, shares)
+
+    def __call__(self, logits: Tensor, shares: Tensor) -> Tensor:
+        """Mean over the batch of the cross-entropy between scores (B, K) and class shares (B, K)."""
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        return F.cross_entropy(logits, shares, weight=weights, label_smoothing=self.recipe.label_smoothing)
+
+
+def balanced(labels: Sequence[int] | np.ndarray, n_classes: int) -> Tensor:
+    """A weight for each class, (K,), with which all classes count alike and the mean row counts one."""
+    counts = np.bincount(np.asarray(labels), minlength=n_classes)
+    present = max(1, int((counts > 0).sum()))
+    return torch.tensor(counts.sum() / (present * np.maximum(counts, 1)), dtype=torch.float32)
+
+
+def noisy(rows: Tensor, share: float) -> Tensor:
+    """Rows (B, C, ...) with Gaussian noise of a share of each channel's standard deviation in the batch."""
+    axes = [axis for axis in range(rows.ndim) if axis != 1]
+    return rows + share * rows.std(axes, unbiased=False, keepdim=True) * torch.randn_like(rows)
+
+
+def mixed(rows: Tensor, shares: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Each row and its shares mixed with another row of the batch, all by one weight from Beta(alpha, alpha)."""
+    weight = float(torch.distributions.Beta(alpha, alpha).sample())
+    other = torch.randperm(len(rows)).to(rows.device)
+    return torch.lerp(rows[other], rows, weight), torch.lerp(shares[other], shares, weight)
+
+
+class Pull:
+    """L2-SP: adds to the gradient of some parameters that of strength / 2 · ‖w − w₀‖² (Li and others, 2018).
+
+    Args:
+        parameters: by name, at their starting values w₀, which are copied.
+        strengths: of each of them.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], strengths: Mapping[str, float]) -> None:
+        self._pulled = [(parameters[n], parameters[n].detach().clone(), s) for n, s in strengths.items()]
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Add to the gradients."""
+        for parameter, start, strength in self._pulled:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - start, alpha=strength)
+
+
+def clip_gradients(parameters: Iterable[Tensor], recipe: Recipe) -> None:
+    """Limit each number of the gradient, then its norm, as the recipe says."""
+    parameters = list(parameters)
+    if recipe.clip_value:
+        nn.utils.clip_grad_value_(parameters, recipe.clip_value)
+    if recipe.clip:
+        nn.utils.clip_grad_norm_(parameters, recipe.clip)
