@@ -9,7 +9,7 @@ from regraft.probe.control import raw_pixels
 from regraft.probe.fitted import Fitted
 from regraft.probe.keep import from_plain, to_plain
 from regraft.probe.lda import lda
-from regraft.probe.logistic import logistic
+from regraft.probe.logistic import folds, logistic
 from regraft.probe.profile import DepthProfile, ProbeResult, depth_profile, refit, select
 from regraft.probe.ridge import ridge
 
@@ -21,6 +21,7 @@ __all__ = [
     "candidates",
     "depth_profile",
     "derived",
+    "folds",
     "from_plain",
     "lda",
     "logistic",

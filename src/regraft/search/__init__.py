@@ -4,12 +4,15 @@ In: a dataset, a source, a recipe. Out: a `Decision`, the trial that was chosen 
 Laws: nothing here reads the test split; what is delivered is never worse than the probe on validation.
 """
 
-from regraft.search.decide import Clock, Decision, decide, describe_probe, plan_of
+from regraft.search.clock import Clock
+from regraft.search.decide import Decision, decide, plan_of
+from regraft.search.explain import describe_probe
 from regraft.search.features import Features, Means
 from regraft.search.prospect import Prospect, look_at, randomised, traced_source
-from regraft.search.trial import Trial, again, probe_trial, train_trial
+from regraft.search.trial import TRAINING, Trial, again, probe_trial, train_trial
 
 __all__ = [
+    "TRAINING",
     "Clock",
     "Decision",
     "Features",

@@ -14,7 +14,7 @@ import numpy as np
 
 from regraft.cache import FeatureCache, PassReport, Tap, default_root, frozen_pass
 from regraft.cut import Traced
-from regraft.data import Dataset, Problem
+from regraft.data import SPLITS, Dataset, Problem
 from regraft.probe import derived
 from regraft.run import Listener, Silent
 from regraft.source import Source
@@ -90,8 +90,8 @@ class Features:
         """Class indices of one split, (N,)."""
         return self.data.split(split).labels
 
-    def fill(self, taps: Sequence[Tap]) -> None:
-        """Compute what is missing at some taps, in one pass over the pictures.
+    def fill(self, taps: Sequence[Tap], splits: Sequence[str] = SPLITS) -> None:
+        """Compute what is missing at some taps, in one pass over the pictures of some splits.
 
         Raises:
             CacheError: the disk is full. Finished rows stay.
@@ -99,8 +99,9 @@ class Features:
         """
         listener, what = self._means.listener, "frozen layers"
         bad: list[Problem] = []
+        wanted = tuple(example for example in self.data.examples if example.split in splits)
         caches, report = frozen_pass(
-            self.data,
+            replace(self.data, examples=wanted),
             self._source,
             self._traced,
             taps,
@@ -123,7 +124,11 @@ class Features:
 
     def activations(self, cut: str, split: str) -> CacheRows:
         """The full activations at a cut for one split, read from disk as they are needed."""
-        return CacheRows(self._cache(Tap(cut)), self.data.split(split).keys, self.labels(split))
+        tap, keys = Tap(cut), self.data.split(split).keys
+        if tap not in self._caches or not self._caches[tap].keys() >= set(keys):
+            # Most trials never come to the test split.
+            self.fill([tap], ("train", "val") if split != "test" else ("test",))
+        return CacheRows(self._caches[tap], self.data.split(split).keys, self.labels(split))
 
     def _stored(self, tap: Tap, split: str) -> np.ndarray:
         return self._cache(tap).rows(self.data.split(split).keys)

@@ -32,6 +32,8 @@ from regraft.tune import (
     upper_network,
 )
 
+TRAINING = "training"  # folder of checkpoints in the run folder, gone when the run is complete
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -124,15 +126,17 @@ def train_trial(
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better one trial is than another on the same validation examples.
+    """How much better one trial is than another on the same examples.
 
     Args:
         points: difference of the accuracies, a fraction.
         se: its standard error; what is easy or hard for both does not count.
+        n: examples compared.
     """
 
     points: float
     se: float
+    n: int
 
     @property
     def convincing(self) -> bool:
@@ -143,12 +147,9 @@ class Gain:
         return f"{100 * self.points:+.1f} ± {100 * self.se:.1f} points"
 
 
-def gain(new: Trial, old: Trial) -> Gain:
-    """What a trial gives over another on the validation split."""
-    truth = new.prospect.features.labels("val")
-    right = [trial.probabilities("val").argmax(1) == truth for trial in (new, old)]
-    difference = right[0].astype(float) - right[1]
-    return Gain(float(difference.mean()), float(difference.std() / np.sqrt(len(truth))))
+def right(trial: Trial, split: str) -> np.ndarray:
+    """Which examples of a split a trial gets right, (N,) booleans."""
+    return trial.probabilities(split).argmax(1) == trial.prospect.features.labels(split)
 
 
 def again(chosen: Trial, prospect: Prospect, seed: int) -> ProbeResult:

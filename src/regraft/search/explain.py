@@ -1,0 +1,73 @@
+"""Why a trial was chosen, in sentences for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from regraft.probe import ProbeResult
+from regraft.search.prospect import Prospect
+from regraft.search.trial import Gain, Trial
+from regraft.tune import tap_name
+
+
+def describe_probe(result: ProbeResult) -> str:
+    """A probe in a few words: head and where it reads."""
+    candidate = result.candidate
+    if candidate.members:
+        cuts = list(dict.fromkeys(tap.cut for tap in candidate.taps))
+        return f"the average of {len(candidate.members)} heads on {len(cuts)} stages from {cuts[0]} to {cuts[-1]}"
+    return f"{candidate.head} on {' + '.join(map(tap_name, candidate.taps))}"
+
+
+def why_source(prospects: Sequence[Prospect], chosen: Prospect) -> str:
+    """Why this source, of several."""
+    scores = ", ".join(f"{p.source.uri} {percent(p.profile.best.val_accuracy)}" for p in prospects)
+    return f"Of {len(prospects)} sources {chosen.source.uri} has the best probe ({scores} on validation)."
+
+
+def why_recipe(trial: Trial) -> str:
+    """That a recipe was asked for, and what came of it."""
+    where = f"trained above {trial.plan.cut}" if trial.history else "nothing trained by gradient"
+    return f"Recipe {trial.name} was asked for: {where}, {percent(trial.val_accuracy)} on validation."
+
+
+def why_probe(prospect: Prospect) -> str:
+    """What the best probe is, beside the last layer alone."""
+    best, last = prospect.profile.best, _last_layer(prospect)
+    held = f"{percent(best.val_accuracy)} ± {100 * best.se:.1f} on validation"
+    text = f"The best probe is {describe_probe(best)}, {held}"
+    return f"{text}; the last layer alone holds {percent(last.val_accuracy)}." if last else f"{text}."
+
+
+def why_trained(trial: Trial, gained: Gain) -> str:
+    """What one way of training gave."""
+    return f"{trial.name}: {gained} over the probe on validation, in {trial.seconds:.0f} s."
+
+
+def why_chosen(tuned: Trial, gained: Gain) -> str:
+    """What was made of the best training."""
+    frozen, trained = (f"{tuned.plan.n_params(state):,}" for state in ("frozen", "trained"))
+    where = f"Kept up to {_top(tuned)}, frozen up to {tuned.plan.cut} ({frozen} parameters; {trained} trained)"
+    judged = f"{gained} over the probe on {gained.n} examples"
+    if gained.convincing:
+        return f"{where}: {judged}, so it is delivered."
+    return f"{where} was the best training: {judged}, no more than two standard errors, so the probe is delivered."
+
+
+def percent(fraction: float) -> str:
+    """A fraction as people read it."""
+    return f"{100 * fraction:.1f} %"
+
+
+def _top(trial: Trial) -> str:
+    """The highest activation that the head reads."""
+    cuts = [trial.prospect.traced.cut(tap.cut) for tap in trial.plan.taps]
+    return max(cuts, key=lambda cut: cut.index).name
+
+
+def _last_layer(prospect: Prospect) -> ProbeResult | None:
+    """The best head on the classifier's own input, if that is not the best of all."""
+    name = prospect.traced.feature.name
+    alone = [r for r in prospect.profile.results if [tap.cut for tap in r.candidate.taps] == [name]]
+    last = max(alone, key=lambda r: r.val_accuracy, default=None)
+    return None if last is prospect.profile.best else last

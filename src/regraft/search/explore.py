@@ -1,0 +1,101 @@
+"""The search behind `auto`: a first round of short runs, a second of full ones for the best third.
+
+Successive halving (Jamieson and Talwalkar, 2016, arXiv:1502.07943) over the ideas that fit the time. What is tried is
+settled before the first run and stored in the study, as is every run when it ends, so that a killed search goes on
+where it stopped and comes to the same end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from regraft.search.clock import Clock
+from regraft.search.features import Means
+from regraft.search.ideas import Idea, ideas
+from regraft.search.study import STUDY, Study
+from regraft.search.trial import TRAINING, Trial, train_trial
+
+# Without a limit the search may take as long as all that came before it: a frozen pass and its probes are the price
+# of a first answer, and few people wait much longer for a second one.
+PATIENCE = 1.0
+LEAST_SECONDS = 10.0
+SHORT = 0.25  # of the updates, in the first round
+KEPT = 3  # one in so many goes on
+
+
+def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[Trial]:
+    """Trials beyond the probe, in the order in which they were made; none if there is no time for any.
+
+    Args:
+        probe: the trial to beat.
+        means: seed, device, listener.
+        folder: of the run: for the study, and for training that may be interrupted.
+        clock: what time there is.
+    """
+    study = Study(folder / STUDY)
+    study.add("probe", {"cut": probe.plan.cut}, probe.val_accuracy, {"seconds": probe.seconds})
+    budget = max(LEAST_SECONDS, PATIENCE * clock.spent) if clock.left is None else clock.left
+    chosen = _chosen(study, ideas(probe.prospect, probe.plan.n_classes), budget)
+    first = [_run(idea, study, probe, means, folder, clock, short=True) for idea in chosen]
+    tried = [(idea, trial) for idea, trial in zip(chosen, first, strict=True) if trial is not None]
+    best = sorted(tried, key=lambda pair: merit(pair[1]), reverse=True)[: math.ceil(len(tried) / KEPT)]
+    second = [_run(idea, study, probe, means, folder, clock, short=False) for idea, _ in best]
+    return [trial for trial in [*first, *second] if trial is not None]
+
+
+def merit(trial: Trial) -> tuple[float, float]:
+    """Accuracy on validation, then, for ties, the loss."""
+    loss = trial.history.kept.val_loss if trial.history else None
+    return trial.val_accuracy, -loss if loss is not None else -math.inf
+
+
+def _chosen(study: Study, every: Iterable[Iterator[Idea]], budget: float) -> list[Idea]:
+    """The ideas of the first round: settled once, whatever the clock says when the search is resumed."""
+    made: dict[str, Idea] = {}
+
+    def settle() -> list[str]:
+        for deeper in every:
+            for idea in deeper:
+                if not _affordable([*made.values(), idea], budget):
+                    break  # what is deeper still costs more
+                made[idea.name] = idea
+        return list(made)
+
+    names = study.once("first round", settle)
+    known = made or {idea.name: idea for deeper in every for idea in deeper}
+    return [known[name] for name in names]
+
+
+def _affordable(chosen: Sequence[Idea], budget: float) -> bool:
+    """Whether a short run of all, and a full one of the dearest ones that may go on, fit the time."""
+    costs = sorted((idea.plan.seconds for idea in chosen), reverse=True)
+    return SHORT * sum(costs) + sum(costs[: math.ceil(len(costs) / KEPT)]) <= budget
+
+
+def _run(
+    idea: Idea, study: Study, probe: Trial, means: Means, folder: Path, clock: Clock, *, short: bool
+) -> Trial | None:
+    """One run, written to the study when it ends; None if there is no time for it any more."""
+    recipe, number = idea.recipe, study.once(f"number of {idea.name}", lambda: len(study.trials))
+    if short:
+        updates = max(1, round(SHORT * idea.plan.updates))
+        recipe = replace(recipe, name=f"{recipe.name}, short", epochs=1, min_updates=updates)
+    ended = study.has(recipe.name)
+    if not ended and clock.left is not None and clock.left <= 0:
+        return None
+    trial = train_trial(
+        probe.prospect,
+        recipe,
+        probe.plan.n_classes,
+        means,
+        probe=idea.probe,
+        checkpoint=folder / TRAINING / f"{number}{'-short' if short else ''}.pt",
+        time_limit=0.0 if ended else clock.left,  # a run that ended only takes up its checkpoint
+    )
+    assert trial.history is not None
+    curve = {row.epoch: row.val_accuracy for row in trial.history.rows}
+    study.add(recipe.name, idea.params, trial.val_accuracy, {"seconds": trial.seconds, "curve": curve})
+    return trial

@@ -1,0 +1,108 @@
+"""What is worth trying beyond the probe: how deep to train, from which head, at which rate.
+
+The rules of the field decide what is tried and in which order, never what is delivered: with little data the top
+stages alone come first; with more, deeper ones come in, down to the whole network; stages above the best probe are
+dropped, or kept and trained where the last layer is not far behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from regraft.probe import ProbeResult, refit
+from regraft.search.prospect import Prospect
+from regraft.search.trial import joined
+from regraft.tune import RECIPES, Plan, Recipe, resolve, tap_name
+
+# Stages below the head that are trained, for few and for many examples of a class.
+_DEPTHS = (1, 2, 4)
+_DEEPER = (8,)
+MANY_PER_CLASS = 50
+_RATES = (3e-4, 1e-3)
+# A last layer further behind the best probe than this is not worth training up to.
+_FAR = 0.15
+
+
+@dataclass(frozen=True)
+class Idea:
+    """A way to train further from a probe.
+
+    Args:
+        name: unique among ideas, for people and for files.
+        recipe: what to train, and how.
+        probe: the head it starts from, with values.
+        plan: the recipe resolved; `plan.seconds` is the expected time.
+    """
+
+    name: str
+    recipe: Recipe
+    probe: ProbeResult
+    plan: Plan
+
+    @property
+    def params(self) -> dict[str, str | float]:
+        """What distinguishes it from other ideas."""
+        return {"cut": self.recipe.cut, "reads": _reads(self.probe), "lr": self.recipe.lr}
+
+
+def ideas(prospect: Prospect, n_classes: int) -> Iterator[Iterator[Idea]]:
+    """Ideas for one source: for each head to start from, ever deeper and so ever dearer training.
+
+    Each is made, and its time estimated, when it is asked for.
+
+    Args:
+        prospect: the source.
+        n_classes: of the new head.
+    """
+    return (_deeper(prospect, probe, n_classes) for probe in _starts(prospect))
+
+
+def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[Idea]:
+    for cut in _cuts(prospect, probe):
+        recipe = RECIPES["finetune"].with_(cut=cut)
+        plan = _plan(prospect, recipe, probe, n_classes)
+        for rate in _RATES:
+            name = f"{_reads(probe)}, trained above {cut} at {rate:g}"
+            tried = recipe.with_(name=name, lr=rate)
+            yield Idea(name, tried, probe, replace(plan, recipe=tried))
+
+
+def _plan(prospect: Prospect, recipe: Recipe, probe: ProbeResult, n_classes: int) -> Plan:
+    n_train = len(prospect.features.labels("train"))
+    return resolve(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)
+
+
+def _starts(prospect: Prospect) -> Iterator[ProbeResult]:
+    """The best single probe; then the last layer's, unless that is the same or far behind."""
+    profile = prospect.profile
+    yield profile.single
+    name = prospect.traced.stages[-1].name
+    of_last = [r for r in profile.results if [tap.cut for tap in r.candidate.taps] == [name]]
+    last = max(of_last, key=lambda r: r.score, default=None)
+    if last and last.candidate.taps != profile.single.candidate.taps and last.score > profile.single.score - _FAR:
+        yield with_values(prospect, last)
+
+
+def with_values(prospect: Prospect, result: ProbeResult) -> ProbeResult:
+    """A result of the profile whose head has its weights; they are fitted again if they were dropped."""
+    if not result.fitted.head.weight.is_meta:
+        return result
+    features = prospect.features
+    X = joined(features, result.candidate.taps, "train")
+    return replace(result, fitted=refit(result.candidate, X, features.labels("train"), len(features.data.classes)))
+
+
+def _cuts(prospect: Prospect, probe: ProbeResult) -> list[str]:
+    """The cuts to train above, the highest first; the input last, and only with many examples."""
+    stages = [stage for stage in prospect.traced.stages if not stage.needs_input]
+    names = [stage.name for stage in stages]
+    lowest = min(names.index(tap.cut) for tap in probe.candidate.taps)
+    per_class = len(prospect.features.labels("train")) / len(prospect.features.data.classes)
+    many = per_class >= MANY_PER_CLASS
+    cuts = [names[lowest - depth] for depth in (*_DEPTHS, *(_DEEPER if many else ())) if depth <= lowest]
+    return [*cuts, "input"] if many or not cuts else cuts
+
+
+def _reads(probe: ProbeResult) -> str:
+    return f"{probe.candidate.head} on {' + '.join(map(tap_name, probe.candidate.taps))}"

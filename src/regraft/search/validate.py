@@ -1,0 +1,88 @@
+"""Whether training beyond the probe paid off, judged on enough examples to tell.
+
+Shape letters: N training examples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from regraft.probe import folds, refit
+from regraft.search.features import Means
+from regraft.search.trial import Gain, Trial, joined, probabilities, right, rows_at
+from regraft.tune import Rows, starting_head, train, upper_network
+
+# With fewer validation examples one of them is worth more than half a point, and training examples help to judge.
+FEW = 200
+N_FOLDS = 3
+
+
+class _Some:
+    """Some rows of others, in the order of `places`."""
+
+    def __init__(self, rows: Rows, places: np.ndarray) -> None:
+        self.prefix = rows.prefix
+        self.labels = rows.labels[places]
+        self._rows = rows
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def batch(self, indices: np.ndarray, epoch: int) -> torch.Tensor:
+        """The rows at some indices, as the others give them."""
+        return self._rows.batch(self._places[indices], epoch)
+
+
+def gain(new: Trial, old: Trial) -> Gain:
+    """What a trial gives over another on the validation split."""
+    return _gain(right(new, "val").astype(float) - right(old, "val"))
+
+
+def sure_gain(tuned: Trial, probe: Trial, means: Means) -> Gain:
+    """What training gives over the probe, on validation and, where that is small, on training examples held out.
+
+    The probe's own held-out scores are there already; the training is repeated for each fold, from a head that was
+    fitted without it, for as many epochs as were best on validation.
+
+    Args:
+        tuned: a trained trial that started from a probe's head.
+        probe: the trial to beat.
+        means: seed and device.
+    """
+    on_val = right(tuned, "val").astype(float) - right(probe, "val")
+    kept = tuned.history.kept.epoch if tuned.history else 0
+    held_out = probe.probe.fitted.cv_scores if probe.probe else None
+    if len(on_val) >= FEW or not kept or held_out is None or tuned.probe is None:
+        return _gain(on_val)
+    y = tuned.prospect.features.labels("train")
+    on_train = (_held_out(tuned, kept, means) == y).astype(float) - (held_out.argmax(1) == y)
+    return _gain(np.concatenate([on_val, on_train]))
+
+
+def _gain(differences: np.ndarray) -> Gain:
+    return Gain(float(differences.mean()), float(differences.std() / np.sqrt(len(differences))), len(differences))
+
+
+def _held_out(tuned: Trial, epochs: int, means: Means) -> np.ndarray:
+    """Predicted labels (N,), each by a network that was trained without its fold."""
+    prospect, probe = tuned.prospect, tuned.probe
+    assert probe is not None
+    y, K = prospect.features.labels("train"), tuned.plan.n_classes
+    X = joined(prospect.features, probe.candidate.taps, "train")
+    rows = rows_at(prospect, tuned.plan, "train")
+    recipe = tuned.plan.recipe.with_(keep="last", patience=0)
+    answers = np.empty(len(y), dtype=np.int64)
+    fold = folds(y, N_FOLDS, means.seed)
+    for number in range(N_FOLDS):
+        inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        fitted = refit(probe.candidate, X[inside], y[inside], K, seed=means.seed)
+        plan = replace(tuned.plan, recipe=recipe, n_epochs=epochs, n_train=len(inside))
+        head = starting_head(plan, prospect.traced, replace(probe, fitted=fitted))
+        network = upper_network(plan, prospect.source, prospect.traced, head)
+        train(plan, network, _Some(rows, inside), None, seed=means.seed, device=means.device)
+        answers[outside] = probabilities(network, _Some(rows, outside)).argmax(1)
+    return answers

@@ -1,0 +1,166 @@
+"""The search beyond the probe: it keeps what it tried, resumes to the same end, and delivers nothing unsure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from regraft.data import Dataset, read
+from regraft.search import Clock, Decision, Means, Prospect, decide, explore, ideas, look_at, validate
+from regraft.search.trial import Trial, probe_trial, train_trial
+from regraft.testing import tiny_images, tiny_source
+from regraft.tune import RECIPES
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Dataset:
+    """With labels so wrong that a probe has something left to win."""
+    X, y = tiny_images(16)
+    return read((X, np.where(np.arange(len(y)) % 7 == 0, (y + 1) % 3, y)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def time_enough() -> Iterator[None]:
+    """What fits the time must not depend on how busy the machine is."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(explore, "LEAST_SECONDS", 1e6)
+        patched.setattr(ideas, "_RATES", (1e-3,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def means(tmp_path_factory: pytest.TempPathFactory) -> Means:
+    return Means(tmp_path_factory.mktemp("cache"), runtime="torch")
+
+
+@pytest.fixture(scope="module")
+def prospect(shapes: Dataset, means: Means) -> Prospect:
+    return look_at(shapes, tiny_source(), means)
+
+
+@pytest.fixture(scope="module")
+def searched(prospect: Prospect, means: Means, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Decision]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, search(prospect, means, folder)
+
+
+def search(prospect: Prospect, means: Means, folder: Path, limit: float | None = None) -> Decision:
+    return decide([prospect], None, 3, means, folder=folder, clock=Clock(time.monotonic(), limit))
+
+
+def study(folder: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.log")))
+    return optuna.load_study(study_name="regraft", storage=storage)
+
+
+def outcome(trial: Trial) -> tuple[str, float, list[float]]:
+    return trial.name, trial.val_accuracy, trial.probabilities("test").ravel().tolist()
+
+
+def test_every_trial_is_in_a_study_that_optuna_opens(searched: tuple[Path, Decision]) -> None:
+    folder, decision = searched
+    stored = study(folder).trials
+    assert [trial.user_attrs["name"] for trial in stored] == [trial.name for trial in decision.trials]
+    assert [trial.value for trial in stored] == [trial.val_accuracy for trial in decision.trials]
+    tuned = stored[1]
+    assert set(tuned.params) == {"cut", "reads", "lr"}
+    assert next(iter(tuned.intermediate_values)) == 0
+
+
+def test_short_runs_come_first_and_the_best_third_goes_on(searched: tuple[Path, Decision]) -> None:
+    _, decision = searched
+    _, *tuned = decision.trials
+    short = [trial for trial in tuned if trial.name.endswith("short")]
+    full = [trial for trial in tuned if trial not in short]
+    assert tuned == [*short, *full]
+    assert len(full) == -(-len(short) // explore.KEPT)
+    best = max(short, key=explore.merit)
+    assert full[0].name == best.name.removesuffix(", short")
+
+
+def test_the_chosen_trial_is_the_probe_unless_it_is_surely_worse(searched: tuple[Path, Decision], means: Means) -> None:
+    _, decision = searched
+    probe, *tuned = decision.trials
+    best = max(tuned, key=explore.merit)
+    sure = validate.sure_gain(best, probe, means)
+    assert decision.chosen is (best if sure.points > 2 * sure.se else probe)
+    assert f"{sure} over the probe on {sure.n} examples" in decision.why[-1]
+
+
+@pytest.mark.parametrize("killed_in", [1, 3])
+def test_a_search_killed_at_any_trial_resumes_to_the_same_end(
+    killed_in: int,
+    searched: tuple[Path, Decision],
+    prospect: Prospect,
+    means: Means,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+
+    def dying(*arguments: object, **options: object) -> Trial:
+        calls.append(options)
+        if len(calls) == killed_in:
+            raise KeyboardInterrupt
+        return train_trial(*arguments, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(explore, "train_trial", dying)
+        search(prospect, means, tmp_path)
+    assert len(study(tmp_path).trials) == killed_in  # the probe, and those that ended
+    again = search(prospect, means, tmp_path)
+    assert [outcome(t) for t in again.trials] == [outcome(t) for t in searched[1].trials]
+    assert len(study(tmp_path).trials) == len(again.trials)
+
+
+def test_no_time_left_means_the_probe(prospect: Prospect, means: Means, tmp_path: Path) -> None:
+    decision = search(prospect, means, tmp_path, limit=0.0)
+    assert [trial.name for trial in decision.trials] == ["probe"]
+    assert decision.chosen.history is None
+    assert "no training was expected to fit the time" in decision.why[-1]
+
+
+def test_ideas_are_legal_cheapest_depth_first_and_deeper_with_more_data(shapes: Dataset, prospect: Prospect) -> None:
+    found = [idea for deeper in ideas.ideas(prospect, 3) for idea in deeper]
+    assert len({idea.name for idea in found}) == len(found) > 0
+    for idea in found:
+        low = min(prospect.traced.cut(tap.cut).index for tap in idea.plan.taps)
+        assert prospect.traced.cut(idea.plan.cut).index < low
+        assert not idea.probe.fitted.head.weight.is_meta
+    from_single = [idea.plan.cut for idea in found if idea.probe is prospect.profile.single]
+    places = [prospect.traced.cut(cut).index for cut in from_single]
+    assert places == sorted(places, reverse=True)
+
+
+def test_few_validation_examples_bring_training_examples_in(prospect: Prospect, means: Means) -> None:
+    probe = probe_trial(prospect, RECIPES["probe"], 3)
+    tuned = train_trial(
+        prospect, RECIPES["finetune"].with_(min_updates=20, lr=1e-3), 3, means, probe=prospect.profile.single
+    )
+    y_train, y_val = (prospect.features.labels(split) for split in ("train", "val"))
+    assert len(y_val) < validate.FEW
+    alone = validate.gain(tuned, probe)
+    sure = validate.sure_gain(tuned, probe, means)
+    assert alone.n == len(y_val)
+    if tuned.history and tuned.history.kept.epoch:
+        assert sure.n == len(y_val) + len(y_train)
+        assert torch.equal(
+            torch.tensor(validate.sure_gain(tuned, probe, means).points), torch.tensor(sure.points)
+        )  # the same folds, the same answer
+
+
+def test_a_trial_that_is_worse_gains_nothing(prospect: Prospect, means: Means) -> None:
+    probe = probe_trial(prospect, RECIPES["probe"], 3)
+    broken = replace(probe, network=probe.network)
+    assert validate.gain(broken, probe).points == 0
+    assert not validate.gain(broken, probe).convincing
+    assert np.isfinite(validate.gain(broken, probe).se)
