@@ -93,6 +93,7 @@ class Job(Setting):
     Args:
         recipe: "auto", a named recipe, or a .toml file.
         cut: train above this cut, whatever the recipe says.
+        set: "name=value" pairs that overrule the recipe.
         time_limit: seconds after which nothing new begins.
         evidence: "quick" compares with controls within the time of the fit; "off" with trivial ones only.
         out: the run folder; None makes a new one below runs/.
@@ -102,6 +103,9 @@ class Job(Setting):
 
     recipe: str = field(default="auto", metadata={"help": "auto, probe, finetune, naive, scratch, or a .toml file."})
     cut: str | None = field(default=None, metadata={"help": "Train above this cut, whatever the recipe says."})
+    set: tuple[str, ...] = field(
+        default=(), metadata={"help": "Overrule one field of the recipe, as name=value; may be given several times."}
+    )
     time_limit: float | None = field(
         default=None,
         metadata={"help": "Begin nothing new after this long: 90s, 10m, 2h.", "kind": "duration"},
@@ -116,14 +120,17 @@ class Job(Setting):
 
     @property
     def chosen_recipe(self) -> Recipe | None:
-        """The recipe with its cut overruled where asked; None leaves the choice to validation.
+        """The recipe with its values overruled where asked; None leaves the choice to validation.
 
         Raises:
             RecipeError: no such recipe, or no such file.
         """
         if self.recipe == "auto":
-            return RECIPES["finetune"].with_(cut=self.cut) if self.cut else None
-        recipe = Recipe.from_file(self.recipe) if self.recipe.endswith(".toml") else RECIPES[self.recipe]
+            return self._overruled(RECIPES["finetune"]) if self.cut or self.set else None
+        return self._overruled(Recipe.from_file(self.recipe) if self.recipe.endswith(".toml") else RECIPES[self.recipe])
+
+    def _overruled(self, recipe: Recipe) -> Recipe:
+        recipe = recipe.overruled(self.set)
         return recipe.with_(cut=self.cut) if self.cut else recipe
 
     def config(self) -> dict[str, Any]:
