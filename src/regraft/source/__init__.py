@@ -10,6 +10,7 @@ from regraft.source.arch import build, canonical_arch, expects
 from regraft.source.catalogue import WEIGHT_FILES, load_source
 from regraft.source.folder import write_source
 from regraft.source.source import LoadReport, Source, describe, make_source, with_random_weights
+from regraft.source.tf1 import read_variables
 
 __all__ = [
     "WEIGHT_FILES",
@@ -21,6 +22,7 @@ __all__ = [
     "expects",
     "load_source",
     "make_source",
+    "read_variables",
     "with_random_weights",
     "write_source",
 ]

@@ -8,8 +8,9 @@ from pathlib import Path
 from regraft.source.caffe import open_caffe
 from regraft.source.request import Request
 from regraft.source.source import Source
+from regraft.source.tf1 import is_tf1, open_tf1
 
-GRAPH_FILES = (".caffemodel", ".prototxt")
+GRAPH_FILES = (".caffemodel", ".prototxt", ".meta", ".index")
 
 
 def graph_opener(path: Path) -> Callable[[Path, Request], Source] | None:
@@ -21,11 +22,15 @@ def graph_opener(path: Path) -> Callable[[Path, Request], Source] | None:
     """
     if path.is_dir():
         return None if (path / "config.json").is_file() else _folder_opener(path)
-    return open_caffe if path.suffix in (".caffemodel", ".prototxt") else None
+    if path.suffix in (".caffemodel", ".prototxt"):
+        return open_caffe
+    return open_tf1 if is_tf1(path) else None
 
 
 def _folder_opener(folder: Path) -> Callable[[Path, Request], Source] | None:
-    return open_caffe if any(folder.glob("*.caffemodel")) else None
+    if any(folder.glob("*.caffemodel")):
+        return open_caffe
+    return open_tf1 if is_tf1(folder) else None
 
 
 def without_fragment(uri: str) -> Path:

@@ -88,11 +88,25 @@ def parsed(message: Any, data: bytes, where: str) -> Any:
     """
     _, _, errors, _, _ = _protobuf()
     try:
-        return message.FromString(data)
-    except (errors.DecodeError, RecursionError) as error:
+        found = message.FromString(data)
+        _check_text(found)
+        return found
+    except (errors.DecodeError, RecursionError, UnicodeError) as error:
         raise SourceError(
             f"{where} is damaged or cut short ({error}). Copy or download it again, then pass it"
         ) from error
+
+
+def _check_text(message: Any) -> None:
+    """Strings that are no UTF-8 come out as bytes, without a word."""
+    for field, value in message.ListFields():
+        if field.type == _TYPES["string"]:
+            for text in [value] if isinstance(value, str | bytes) else value:
+                if isinstance(text, bytes):
+                    raise UnicodeError(f"{field.name} is no text")
+        elif field.type == _MESSAGE:
+            for part in value if hasattr(value, "__len__") else [value]:
+                _check_text(part)
 
 
 def parsed_text(message: Any, text: str, where: str) -> Any:

@@ -141,6 +141,8 @@ def reshape(x: Tensor, *, shape: Sequence[int], channels_last: bool = False) -> 
     """Each row to `shape`, in the order (H, W, C) where that is the file's."""
     if channels_last and x.dim() == 4:
         x = x.permute(0, 2, 3, 1)
+    if len(shape) == 1 and x.dim() > 2:
+        return x.flatten(1)  # the same without reading the batch size, so that a classifier behind it is found
     x = x.reshape(x.shape[0], *shape)
     return x.permute(0, 3, 1, 2) if channels_last and len(shape) == 3 else x
 
