@@ -40,3 +40,49 @@ def test_a_broken_file_is_one_message(tmp_path) -> None:
         Recipe.from_toml("lr: 0.1")
     with pytest.raises(RecipeError, match="no recipe file"):
         Recipe.from_file(tmp_path / "absent.toml")
+
+
+NESTED = Recipe(
+    "nested",
+    train=r"layer[34]\.|^head",
+    rates={r"layer4\.\d": 1e-4, 'a "b"': 0.0, "ä 😀\x7f": 2},
+    replace={"layer4": "linear:64"},
+    interpolate="auto",
+    keep_source_head=False,
+)
+
+
+def test_tables_survive_the_toml_file_in_their_order() -> None:
+    again = Recipe.from_toml(NESTED.to_toml())
+    assert again == NESTED and list(again.rates) == list(NESTED.rates) and hash(again) == hash(NESTED)
+    assert Recipe.from_toml("[rates]\n'layer4' = 1e-4\nhead = 1e-3\n").rates == {"layer4": 1e-4, "head": 1e-3}
+
+
+def test_a_command_line_overrules_any_field() -> None:
+    changed = RECIPES["finetune"].overruled(
+        ["lr=1e-4", "train = layer[34]|head", "dropout=true", 'rates={"layer4" = 1e-4}', "interpolate=auto", "freeze="]
+    )
+    assert (changed.lr, changed.train, changed.dropout) == (1e-4, "layer[34]|head", True)
+    assert (changed.rates, changed.interpolate, changed.freeze) == ({"layer4": 1e-4}, "auto", "")
+    with pytest.raises(RecipeError, match="gives no value"):
+        Recipe("r").overruled(["dropout"])
+    with pytest.raises(RecipeError, match="Did you mean 'freeze'"):
+        Recipe("r").overruled(["freze=conv"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": "layer["}, "regular expression"),
+        ({"rates": {"layer4": -1}}, "table of patterns and rates"),
+        ({"replace": {"layer4": "lstm:3"}}, "table of blocks"),
+        ({"head_layers": "mpl:3"}, "one of linear, mlp"),
+        ({"interpolate": 2}, r"share in \[0, 1\]"),
+        ({"lr": float("inf")}, "lr = inf"),
+        ({"weights": "random", "restore": "layer1"}, "need the source's values"),
+        ({"drop_above": "layer3", "taps": "feature"}, "taps must be 'auto'"),
+    ],
+)
+def test_what_cannot_be_is_refused(values: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(values)

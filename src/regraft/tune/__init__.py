@@ -6,6 +6,7 @@ Laws: frozen tensors and buffers are byte-identical after every epoch; training 
 pictures gives the same history; a run that was killed and resumed ends like one that was not.
 """
 
+from regraft.tune.gradual import steps, train_steps, whole
 from regraft.tune.history import History, HistoryRow
 from regraft.tune.loop import Event, train
 from regraft.tune.network import Network, feature_width, full_network, network_above
@@ -14,7 +15,7 @@ from regraft.tune.recipe import Recipe
 from regraft.tune.recipes import RECIPES
 from regraft.tune.resolve import resolve
 from regraft.tune.rows import ArrayRows, CacheRows, LiveRows, Rows
-from regraft.tune.start import frozen_prefix, starting_head, upper_network
+from regraft.tune.start import fresh_head, frozen_prefix, starting_head, upper_network
 
 __all__ = [
     "RECIPES",
@@ -30,13 +31,17 @@ __all__ = [
     "Recipe",
     "Rows",
     "feature_width",
+    "fresh_head",
     "frozen_prefix",
     "full_network",
     "network_above",
     "plan_whole",
     "resolve",
     "starting_head",
+    "steps",
     "tap_name",
     "train",
+    "train_steps",
     "upper_network",
+    "whole",
 ]

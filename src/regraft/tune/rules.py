@@ -73,6 +73,7 @@ RULES: dict[str, Rule] = {
     "keep_source_head": _SWITCH,
     "head_layers": (f"one of {', '.join(KINDS)}, such as 'mlp:256'", lambda v: parse_layers(v) is not None),
     "cut": ("the name of a cut", _TEXT[1]),
+    "unfreeze": _COUNT,
     "taps": ("a string such as 'auto' or 'layer2.2@4'", _TEXT[1]),
     "train": _PATTERN,
     "freeze": _PATTERN,
@@ -122,6 +123,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"a probe is linear, so head_layers = {recipe.head_layers!r} needs head = 'fresh'"
     if recipe.weights == "random" and (recipe.restore or recipe.l2_sp):
         yield "restore and l2_sp need the source's values, but weights = 'random'"
+    if recipe.unfreeze and (recipe.train or recipe.freeze or not recipe.epochs):
+        yield "unfreeze goes down stage by stage, so train and freeze must be empty and epochs above 0"
     if recipe.drop_above and recipe.keep_source_head:
         yield "keep_source_head needs the layers that drop_above drops"
     if recipe.replace and recipe.keep_source_head:

@@ -171,10 +171,12 @@ def choose_cut(recipe: Recipe, traced: Traced, taps: Sequence[Tap], n_train: int
     below = _highest_below(traced, needed, lowest)
     if recipe.train or recipe.freeze:
         return below.name if below else "output"
-    places = _places(traced, max(tapped, key=lambda cut: cut.index))
+    places = places_below(traced, max(tapped, key=lambda cut: cut.index))
     share = 0.25 if n_train < 100 else 0.5 if n_train < 1000 else 1.0
     highest = places[len(places) - max(1, round(share * len(places)))]
-    most = min(cut.index for cut in (highest, lowest, below) if cut is not None)
+    most = min(highest.index, lowest.index)
+    if below and below.index < most:
+        return below.name
     return max((p for p in places if p.index <= most), key=lambda p: p.index).name
 
 
@@ -189,7 +191,7 @@ def _highest_below(traced: Traced, names: Collection[str], lowest: Cut) -> Cut |
     return max(legal, key=lambda cut: cut.index, default=traced.cuts[0])
 
 
-def _places(traced: Traced, top: Cut) -> list[Cut]:
+def places_below(traced: Traced, top: Cut) -> list[Cut]:
     """The input and one cut per stage below `top`, each with parameters between it and the next."""
     places = [traced.cut("input")]
     for stage in traced.stages:

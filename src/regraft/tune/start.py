@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from regraft.source import Source, build
 from regraft.tune.edit import edited
 from regraft.tune.network import Modes, Network, Prefix, head_shape, network_above
 from regraft.tune.plan import BODY, Plan, tap_name
+from regraft.tune.recipe import Recipe
 
 
 def starting_head(plan: Plan, traced: Traced, probe: ProbeResult | None, *, seed: int = 0) -> nn.Module:
@@ -32,8 +34,7 @@ def starting_head(plan: Plan, traced: Traced, probe: ProbeResult | None, *, seed
     """
     recipe = plan.recipe
     if recipe.head == "fresh":
-        shape, layout = head_shape(edited(traced, recipe), plan.taps, recipe.head_layers)
-        return make_head(recipe.head_layers, shape, layout, plan.n_classes, seed=seed)
+        return fresh_head(recipe, traced, plan.taps, plan.n_classes, seed=seed)
     if probe is None or tuple(probe.candidate.taps) != plan.taps or probe.fitted.head.weight.is_meta:
         raise RecipeError(
             f"recipe {recipe.name!r} starts from the head of a probe on "
@@ -42,6 +43,20 @@ def starting_head(plan: Plan, traced: Traced, probe: ProbeResult | None, *, seed
             "Or start from zero: recipe.with_(head='fresh')."
         )
     return copy.deepcopy(probe.fitted.head)
+
+
+def fresh_head(recipe: Recipe, traced: Traced, taps: Sequence[Tap], n_classes: int, *, seed: int = 0) -> nn.Module:
+    """A recipe's head layers for what some taps give; it scores all classes alike.
+
+    Args:
+        recipe: whose `head_layers`.
+        traced: the source's graph.
+        taps: what the head reads.
+        n_classes: of the head.
+        seed: of its inner layers.
+    """
+    shape, layout = head_shape(edited(traced, recipe), taps, recipe.head_layers)
+    return make_head(recipe.head_layers, shape, layout, n_classes, seed=seed)
 
 
 def frozen_prefix(plan: Plan, source: Source, traced: Traced) -> nn.Module:
@@ -87,4 +102,5 @@ def _renew(network: Network, plan: Plan, source: Source, seed: int) -> None:
 
 
 def _built(source: Source, seed: int) -> dict[str, Tensor]:
-    return build(source.arch, source.arch_args, seed=seed)[0].state_dict()
+    # Not the seed itself: a source with random weights may have been made with it, and would come out the same.
+    return build(source.arch, source.arch_args, seed=seed + 1)[0].state_dict()

@@ -1,0 +1,173 @@
+"""Gradual unfreezing: train the top first, then ever more below it, each step from the cache at its own cut.
+
+A step is a plan like any other and runs through the one loop; it starts with the weights that the last one kept. So
+what is frozen in a step is not computed in it: when the cut moves down, the next cache takes over.
+
+References: Howard and Ruder, 2018, arXiv:1801.06146.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from regraft.cache import Tap
+from regraft.cut import Cut, Traced
+from regraft.errors import RecipeError
+from regraft.probe import ProbeResult
+from regraft.source import Source
+from regraft.tune.history import History, HistoryRow
+from regraft.tune.loop import Event, train
+from regraft.tune.network import Network
+from regraft.tune.plan import Plan
+from regraft.tune.recipe import Recipe
+from regraft.tune.resolve import resolve
+from regraft.tune.rows import Rows
+from regraft.tune.scope import choose_taps, places_below
+
+
+def steps(
+    recipe: Recipe, source: Source, traced: Traced, n_classes: int, *, probe: ProbeResult | None = None, n_train: int
+) -> tuple[Plan, ...]:
+    """The plans of a recipe in the order in which they run: one, or one for each cut that is unfrozen in turn.
+
+    Args:
+        recipe: the intent. `unfreeze` is the number of steps, fewer where there are fewer stages; its epochs are
+            shared out evenly, one for each step at least. Steps go down stage by stage, or evenly to `cut`.
+        source: as for `resolve`.
+        traced: likewise.
+        n_classes: likewise.
+        probe: likewise.
+        n_train: likewise.
+
+    Raises:
+        RecipeError: as `resolve`.
+        CutError: likewise.
+
+    Example:
+        >>> import torch
+        >>> from regraft.cut import trace
+        >>> from regraft.testing import tiny_source
+        >>> source = tiny_source()
+        >>> traced = trace(source.model, torch.zeros(2, *source.input.size))
+        >>> plans = steps(Recipe("mine", head="fresh", unfreeze=3, epochs=7), source, traced, 2, n_train=60)
+        >>> [(plan.cut, plan.n_epochs) for plan in plans]
+        [('block2', 3), ('stem', 2), ('input', 2)]
+    """
+    if not recipe.unfreeze:
+        return (resolve(recipe, source, traced, n_classes, probe=probe, n_train=n_train),)
+    cuts = _cuts(recipe, traced, choose_taps(recipe, traced, probe))
+    epochs, rest = divmod(max(recipe.epochs, len(cuts)), len(cuts))
+    updates = math.ceil(recipe.min_updates / len(cuts))
+    parts = [
+        recipe.with_(cut=c, unfreeze=0, epochs=epochs + (i < rest), min_updates=updates) for i, c in enumerate(cuts)
+    ]
+    return tuple(resolve(part, source, traced, n_classes, probe=probe, n_train=n_train) for part in parts)
+
+
+def whole(recipe: Recipe, plans: Sequence[Plan]) -> Plan:
+    """All steps as one plan: what the last one trains, with the epochs and updates of all.
+
+    Args:
+        recipe: what the steps were made from.
+        plans: of `steps`.
+    """
+    last, epochs, updates = plans[-1], sum(p.n_epochs for p in plans), sum(p.updates for p in plans)
+    seconds, most = sum(p.seconds for p in plans), sum(p.bytes for p in plans)
+    return replace(last, recipe=recipe, n_epochs=epochs, updates=updates, seconds=seconds, bytes=most)
+
+
+def train_steps(
+    plans: Sequence[Plan],
+    network_of: Callable[[Plan], Network],
+    rows_of: Callable[[Plan, str], Rows],
+    *,
+    seed: int,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    time_limit: float | None = None,
+) -> tuple[Network, History]:
+    """Run the plans one after another, each from where the last one ended.
+
+    Args:
+        plans: of `steps`.
+        network_of: the network above a plan's cut, as it starts.
+        rows_of: the rows at a plan's cut, for "train" and "val".
+        seed: as for `train`.
+        device: likewise.
+        checkpoint: likewise; each step has a file of its own beside it.
+        on_event: likewise.
+        time_limit: seconds for all steps together.
+
+    Returns:
+        The last step's network with what all steps have trained, and their histories as one.
+    """
+    network, histories = network_of(plans[0]), []
+    for number, plan in enumerate(plans):
+        if number:
+            before, network = network, network_of(plan)
+            network.load_state_dict(before.state_dict(), strict=False)  # the last step's tensors are some of this one's
+        spent = sum(history.rows[-1].seconds for history in histories)
+        history = train(
+            plan,
+            network,
+            rows_of(plan, "train"),
+            rows_of(plan, "val"),
+            seed=seed + number,
+            device=device,
+            checkpoint=_own(checkpoint, number, len(plans)),
+            on_event=on_event,
+            time_limit=None if time_limit is None else max(0.0, time_limit - spent),
+        )
+        histories.append(history)
+    return network, _joined(histories)
+
+
+def _cuts(recipe: Recipe, traced: Traced, taps: Sequence[Tap]) -> list[str]:
+    """The cuts of the steps, the highest first."""
+    tapped = [traced.cut(tap.cut) for tap in taps]
+    below = min(cut.index for cut in tapped)
+    places = places_below(traced, max(tapped, key=lambda cut: cut.index))
+    legal = [place for place in reversed(places) if place.index <= below and not place.needs_input]
+    if recipe.cut == "auto":
+        return [place.name for place in legal[: recipe.unfreeze]]
+    if recipe.cut == "output":
+        raise RecipeError(
+            "unfreeze trains stages of the body, but cut = 'output' trains none. Say how far down: "
+            "recipe.with_(cut='auto')."
+        )
+    end = traced.cut(recipe.cut)
+    return [place.name for place in _evenly([p for p in legal if p.index > end.index], recipe.unfreeze - 1)] + [
+        end.name
+    ]
+
+
+def _evenly(places: list[Cut], n: int) -> list[Cut]:
+    return places if len(places) <= n else [places[i * len(places) // n] for i in range(n)]
+
+
+def _own(checkpoint: Path | None, number: int, n: int) -> Path | None:
+    if checkpoint is None or n == 1:
+        return checkpoint
+    return checkpoint.with_name(f"{checkpoint.stem}-step{number + 1}{checkpoint.suffix}")
+
+
+def _joined(histories: Sequence[History]) -> History:
+    """One history of several that follow each other; epochs, updates and seconds go on counting."""
+    if len(histories) == 1:
+        return histories[0]
+    rows: list[HistoryRow] = []
+    start = kept = HistoryRow(0, 0, 0.0, None, None, None)
+    for history in histories:
+        rows += [_later(row, start) for row in history.rows]
+        start, kept = rows[-1], _later(history.kept, start)
+    return History(tuple(rows), kept.epoch, kept, histories[-1].made_of)
+
+
+def _later(row: HistoryRow, start: HistoryRow) -> HistoryRow:
+    return replace(
+        row, epoch=row.epoch + start.epoch, updates=row.updates + start.updates, seconds=row.seconds + start.seconds
+    )
