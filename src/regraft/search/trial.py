@@ -67,7 +67,7 @@ class Trial:
         """The whole network, from pixels 0..255 to class scores."""
         state = self.network.state_dict()
         source, traced = self.prospect.source, self.prospect.traced
-        return full_network(source, traced, self.plan.taps, self.network.head, state)
+        return full_network(source, traced, self.plan.taps, self.network.head, state, recipe=self.plan.recipe)
 
 
 def probe_trial(prospect: Prospect, recipe: Recipe, n_classes: int, probe: ProbeResult | None = None) -> Trial:
