@@ -40,10 +40,9 @@ from regraft.cache import Tap
 from regraft.cut import trace
 from regraft.digest import digest_file
 from regraft.errors import BundleError, CutError
-from regraft.head import LinearHead
 from regraft.source import Source, build, make_source
 from regraft.spec import InputSpec
-from regraft.tune import Network, full_network
+from regraft.tune import Network, Recipe, fresh_head, full_network
 
 FORMAT, VERSION = "regraft-model", 1
 CONFIG, WEIGHTS, SELFTEST, LABELS, CARD = (
@@ -122,6 +121,7 @@ def save(
         >>> from regraft.artifact import load
         >>> from regraft.cache import Tap
         >>> from regraft.cut import trace
+        >>> from regraft.head import LinearHead
         >>> from regraft.testing import tiny_images, tiny_source
         >>> from regraft.tune import full_network
         >>> source = tiny_source()
@@ -258,10 +258,11 @@ def _empty_network(bundle: Bundle, tensors: Mapping[str, torch.Tensor], *, trust
         check_harmless(arch, arguments, bundle.folder)
     model, _ = build(arch, arguments)
     source = make_source(str(bundle.source.get("uri", arch)), arch, arguments, model, bundle.input)
-    n_classes, n_features = _head_shape(bundle, tensors)
+    n_classes, recipe = _n_classes(bundle, tensors), _recipe(bundle, tensors)
     try:
         traced = trace(model, torch.zeros(2, *bundle.input.size), name=source.uri)
-        return full_network(source, traced, bundle.taps, LinearHead.zeros(n_features, n_classes))
+        head = fresh_head(recipe, traced, bundle.taps, n_classes)
+        return full_network(source, traced, bundle.taps, head, recipe=recipe)
     except CutError as error:
         raise BundleError(
             f"{bundle.folder} cannot be rebuilt from {arch} as it is installed here: {error} "
@@ -269,7 +270,21 @@ def _empty_network(bundle: Bundle, tensors: Mapping[str, torch.Tensor], *, trust
         ) from error
 
 
-def _head_shape(bundle: Bundle, tensors: Mapping[str, torch.Tensor]) -> tuple[int, int]:
+def _recipe(bundle: Bundle, tensors: Mapping[str, torch.Tensor]) -> Recipe:
+    """What the network was made by; layers as wide as no tensor is are not allocated."""
+    recipe = Recipe.from_dict(bundle.recipe)
+    widths = {size for tensor in tensors.values() for size in tensor.shape}
+    for layers in (recipe.head_layers, *recipe.replace.values()):
+        _, _, width = layers.partition(":")
+        if width and int(width) not in widths:
+            raise BundleError(
+                f"{bundle.folder}: its recipe has the layers {layers!r}, but no tensor in {WEIGHTS} is as wide. "
+                "Save the model again: save(folder, ...)"
+            )
+    return recipe
+
+
+def _n_classes(bundle: Bundle, tensors: Mapping[str, torch.Tensor]) -> int:
     weight = tensors.get("head.weight")
     if weight is None or weight.ndim != 2 or len(weight) != len(bundle.classes):
         found = None if weight is None else tuple(weight.shape)
@@ -277,7 +292,7 @@ def _head_shape(bundle: Bundle, tensors: Mapping[str, torch.Tensor]) -> tuple[in
             f"{bundle.folder}: head.weight has the shape {found}, expected one row for each of "
             f"{len(bundle.classes)} classes. Save the model again: save(folder, ...)"
         )
-    return weight.shape[0], weight.shape[1]
+    return weight.shape[0]
 
 
 def _load_tensors(path: Path, digest: str) -> dict[str, torch.Tensor]:
