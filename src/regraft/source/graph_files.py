@@ -9,8 +9,9 @@ from regraft.source.caffe import open_caffe
 from regraft.source.request import Request
 from regraft.source.source import Source
 from regraft.source.tf1 import is_tf1, open_tf1
+from regraft.source.tflite import MAGIC, open_tflite
 
-GRAPH_FILES = (".caffemodel", ".prototxt", ".meta", ".index")
+GRAPH_FILES = (".caffemodel", ".prototxt", ".meta", ".index", ".tflite")
 
 
 def graph_opener(path: Path) -> Callable[[Path, Request], Source] | None:
@@ -24,7 +25,16 @@ def graph_opener(path: Path) -> Callable[[Path, Request], Source] | None:
         return None if (path / "config.json").is_file() else _folder_opener(path)
     if path.suffix in (".caffemodel", ".prototxt"):
         return open_caffe
+    if path.suffix == ".tflite" or _begins(path)[4:] == MAGIC:
+        return open_tflite
     return open_tf1 if is_tf1(path) else None
+
+
+def _begins(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(8)
 
 
 def _folder_opener(folder: Path) -> Callable[[Path, Request], Source] | None:
