@@ -13,7 +13,7 @@ from regraft.search.features import Means
 from regraft.search.prospect import Prospect, randomised
 from regraft.search.trial import TRAINING, Trial, probe_trial, train_trial
 from regraft.search.validate import gain, sure_gain
-from regraft.tune import RECIPES, Plan, Recipe, resolve
+from regraft.tune import RECIPES, Plan, Recipe, steps, whole
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def plan_of(prospect: Prospect, recipe: Recipe | None, n_classes: int) -> Plan:
     recipe = recipe or RECIPES["finetune"]
     n_train = len(prospect.features.labels("train"))
     started = probe if recipe.head == "probe" else None
-    return resolve(recipe, prospect.source, prospect.traced, n_classes, probe=started, n_train=n_train)
+    plans = steps(recipe, prospect.source, prospect.traced, n_classes, probe=started, n_train=n_train)
+    return whole(recipe, plans)
 
 
 def _carry_out(recipe: Recipe, prospect: Prospect, n_classes: int, means: Means, folder: Path, clock: Clock) -> Trial:

@@ -28,8 +28,10 @@ from regraft.tune import (
     full_network,
     resolve,
     starting_head,
-    train,
+    steps,
+    train_steps,
     upper_network,
+    whole,
 )
 
 TRAINING = "training"  # folder of checkpoints in the run folder, gone when the run is complete
@@ -89,7 +91,7 @@ def train_trial(
     checkpoint: Path | None = None,
     time_limit: float | None = None,
 ) -> Trial:
-    """Train what lies above a recipe's cut, from cached activations.
+    """Train what lies above a recipe's cut, or above each of its cuts in turn, from cached activations.
 
     Args:
         prospect: the source; for recipes with random weights, one that has them.
@@ -101,19 +103,25 @@ def train_trial(
         time_limit: seconds after which no further epoch begins.
     """
     started = time.perf_counter()
-    plan = _resolve(recipe, prospect, n_classes, probe)
-    head = starting_head(plan, prospect.traced, probe)
-    network = upper_network(plan, prospect.source, prospect.traced, head)
-    listener, what = means.listener, f"training ({recipe.name})"
+    source, traced, features = prospect.source, prospect.traced, prospect.features
+    plans = steps(recipe, source, traced, n_classes, probe=probe, n_train=len(features.labels("train")))
+    plan, listener, ended = whole(recipe, plans), means.listener, 0
+
+    def network_of(plan: Plan) -> Network:
+        return upper_network(plan, source, traced, starting_head(plan, traced, probe, seed=means.seed), seed=means.seed)
+
+    def rows_of(plan: Plan, split: str) -> Rows:
+        return rows_at(prospect, plan, split, augment_seed=means.seed if split == "train" else None)
 
     def tell(event: Event) -> None:
-        listener.progress(what, event.updates, event.n_updates)
+        nonlocal ended
+        listener.progress(f"training ({recipe.name})", ended + event.updates, plan.updates)
+        ended += event.n_updates if event.kind == "finish" else 0
 
-    history = train(
-        plan,
-        network,
-        rows_at(prospect, plan, "train", augment_seed=means.seed),
-        rows_at(prospect, plan, "val"),
+    network, history = train_steps(
+        plans,
+        network_of,
+        rows_of,
         seed=means.seed,
         device=means.device,
         checkpoint=checkpoint,

@@ -1,0 +1,136 @@
+"""Gradual unfreezing: every step trains its own stages, from the cache at its own cut, and a kill changes nothing."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from regraft.errors import RecipeError
+from regraft.tune import (
+    RECIPES,
+    ArrayRows,
+    Event,
+    History,
+    Network,
+    Plan,
+    Recipe,
+    Rows,
+    frozen_prefix,
+    starting_head,
+    steps,
+    train_steps,
+    upper_network,
+)
+
+RECIPE = Recipe("mine", head="fresh", unfreeze=3, epochs=6, lr=1e-2, head_lr=1e-2, keep="last", batch_size=8)
+N_TRAIN = 24
+
+
+class Computed:
+    """Rows whose frozen layers run again for every batch."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray, prefix: torch.nn.Module) -> None:
+        self.labels, self.prefix, self._pixels = labels, prefix, pixels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @torch.no_grad()
+    def batch(self, indices: np.ndarray, epoch: int) -> torch.Tensor:
+        return self.prefix(torch.from_numpy(self._pixels[indices]))
+
+
+def plans_of(tiny, recipe: Recipe = RECIPE) -> tuple[Plan, ...]:
+    return steps(recipe, tiny.source, tiny.traced, 3, n_train=N_TRAIN)
+
+
+def run(tiny, *, cached: bool = True, **options) -> tuple[Network, History]:
+    def network_of(plan: Plan) -> Network:
+        return upper_network(plan, tiny.source, tiny.traced, starting_head(plan, tiny.traced, None))
+
+    def rows_of(plan: Plan, split: str) -> Rows:
+        part = slice(0, N_TRAIN) if split == "train" else slice(N_TRAIN, None)
+        pixels, labels = tiny.pixels[part], tiny.labels[part]
+        if plan.cut == "input":
+            return ArrayRows(pixels, labels)
+        prefix = frozen_prefix(plan, tiny.source, tiny.traced)
+        if not cached:
+            return Computed(pixels, labels, prefix)
+        with torch.no_grad():
+            return ArrayRows(prefix(torch.from_numpy(pixels)).numpy(), labels)
+
+    return train_steps(plans_of(tiny), network_of, rows_of, seed=0, **options)
+
+
+def test_steps_go_down_and_each_has_its_share_of_the_epochs(tiny) -> None:
+    plans = plans_of(tiny)
+    places = [tiny.traced.cut(plan.cut).index for plan in plans]
+    assert places == sorted(places, reverse=True)
+    assert [plan.n_epochs for plan in plans] == [2, 2, 2]
+    for above, below in pairwise(plans):
+        assert above.trained < below.trained
+
+
+def test_fewer_epochs_than_steps_still_reach_the_last_stage(tiny) -> None:
+    plans = plans_of(tiny, RECIPE.with_(epochs=1))
+    assert [plan.n_epochs for plan in plans] == [1, 1, 1]
+    assert plans[-1].cut == plans_of(tiny)[-1].cut
+
+
+def test_it_ends_at_the_cut_that_is_named(tiny) -> None:
+    assert [plan.cut for plan in plans_of(tiny, RECIPE.with_(unfreeze=2, cut="input"))] == ["block2", "input"]
+    assert [plan.cut for plan in plans_of(tiny, RECIPE.with_(unfreeze=9, cut="stem"))][-1] == "stem"
+    with pytest.raises(RecipeError, match="cut='auto'"):
+        plans_of(tiny, RECIPE.with_(cut="output"))
+
+
+def test_an_unfrozen_stage_does_not_get_the_heads_rate(tiny) -> None:
+    *_, last = plans_of(tiny, RECIPE.with_(lr=1e-4, head_lr=1e-2))
+    rates = {(row.names[0].partition(".")[0], row.lr) for row in last.rows if row.state == "trained" and row.lr}
+    assert {lr for part, lr in rates if part == "head"} == {1e-2}
+    assert max(lr for part, lr in rates if part == "body") == 1e-4
+
+
+def test_every_stage_changes_and_nothing_below_the_last_cut(tiny) -> None:
+    network, history = run(tiny)
+    before = tiny.source.model.state_dict()
+    trained = plans_of(tiny)[-1].trained
+    for name, value in network.state_dict().items():
+        if name.startswith("body."):
+            same = torch.equal(value, before[name.removeprefix("body.")])
+            assert same == (name not in trained), name
+    assert history.rows[-1].updates == sum(plan.updates for plan in plans_of(tiny))
+
+
+def test_the_cache_and_the_pictures_give_the_same_history(tiny) -> None:
+    for ours, theirs in zip(run(tiny)[1].metrics(), run(tiny, cached=False)[1].metrics(), strict=True):
+        assert ours[:2] == theirs[:2]
+        assert [n or 0.0 for n in ours[2:]] == pytest.approx([n or 0.0 for n in theirs[2:]], rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("moment", [1, 4, 6])
+def test_killed_after_unfreezing_resumes_to_the_same_end(tiny, tmp_path: Path, moment: int) -> None:
+    whole_network, whole = run(tiny)
+    epochs = 0
+
+    def dies(event: Event) -> None:
+        nonlocal epochs
+        epochs += event.kind == "epoch"
+        if epochs == moment:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, checkpoint=tmp_path / "run.pt", on_event=dies)
+    network, history = run(tiny, checkpoint=tmp_path / "run.pt")
+    assert history.metrics() == whole.metrics()
+    state = whole_network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_it_cannot_be_told_twice_what_trains() -> None:
+    with pytest.raises(RecipeError, match="unfreeze goes down stage by stage"):
+        RECIPES["gradual"].with_(train="layer4")
