@@ -48,7 +48,7 @@ class LoadReport:
             _count("unexpected in the checkpoint and not used", self.unexpected),
             _count("of another shape and left fresh", shapes),
             _count("without influence on the output", self.harmless),
-            _count("not a tensor", self.ignored),
+            _count("no weights", self.ignored),
             self.renamed,
         ]
         return "; ".join(part for part in parts if part)
