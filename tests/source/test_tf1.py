@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from damage import mutations
 from graphs import check_laws
 from torch import nn
 
+from regraft.cli.inspect import command
 from regraft.errors import RegraftError, SourceError
 from regraft.source import Source, expects, load_source, read_variables
 from regraft.source.tf1 import contents, open_variables
@@ -237,3 +239,13 @@ def test_weights_that_are_not_numbers_are_refused(networks: Path, tmp_path: Path
     assert index.is_file()
     with pytest.raises(SourceError, match="checksum"):
         load_source(str(tmp_path), input=spec_of([16]))
+
+
+def test_inspect_lists_operations_and_variables(networks: Path) -> None:
+    ran = CliRunner().invoke(command, [str(networks / "mlp/model.ckpt"), "--json"])
+    found = json.loads(ran.stdout)
+    assert ["dnn/hidden4/Relu", "Relu"] in found["operations"]
+    assert found["variables"]["dnn/hidden1/kernel"] == [48, 10]
+    assert "dnn/hidden4/Relu" in [cut["name"] for cut in found["cuts"]]
+    ran = CliRunner().invoke(command, [f"{networks / 'mlp'}#dnn/hidden2/Elu"])
+    assert ran.exit_code == 0 and "dnn/outputs/kernel" in ran.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from regraft.data import Dataset, read
 from regraft.evidence.record import data_facts
 from regraft.job import Opening, open_source
 from regraft.search import traced_source
-from regraft.source import WEIGHT_FILES, Source
+from regraft.source import WEIGHT_FILES, MissingInput, Source, contents, is_graph, is_tf1, load_source
 from regraft.source import describe as describe_source
+from regraft.source.graph_files import without_fragment
+from regraft.spec import InputSpec
 
 
 @click.command()
@@ -25,7 +28,7 @@ from regraft.source import describe as describe_source
 def command(uri_or_data: str, as_json: bool, **chosen: Any) -> None:
     """Show a source's layers, shapes, parameters and cuts, or a dataset's counts, sizes and problems."""
     if is_source(uri_or_data):
-        _show_source(open_source(uri_or_data, Opening(**chosen)), as_json)
+        _show_source(_opened(uri_or_data, Opening(**chosen)), as_json)
     else:
         _show_data(read(uri_or_data, skip_bad=True), as_json)
 
@@ -33,14 +36,35 @@ def command(uri_or_data: str, as_json: bool, **chosen: Any) -> None:
 def is_source(where: str) -> bool:
     """Whether a word on the command line names a network: a URI scheme, a weight file, a folder with config.json."""
     path = Path(where)
+    if is_graph(where):
+        return True
     if path.exists():
         return (path / "config.json").is_file() or path.name.endswith(WEIGHT_FILES)
     return (":" in where and not where.startswith("hub:")) or path.name.endswith(WEIGHT_FILES)
 
 
+def _opened(where: str, opening: Opening) -> Source:
+    """A source; how pictures are scaled for it makes no difference to what is shown here."""
+    try:
+        return open_source(where, opening)
+    except MissingInput as missing:
+        spec = InputSpec(missing.size, mean=(0.0,) * missing.size[0], std=(1.0,) * missing.size[0])
+        return replace(load_source(where, arch=opening.arch, input=spec), origin="how pictures are scaled is not known")
+
+
+def _checkpoint_facts(uri: str) -> dict[str, Any]:
+    """All operations and variables of a TensorFlow 1 checkpoint; nothing for other sources."""
+    path = without_fragment(uri)
+    if not is_graph(uri) or not is_tf1(path):
+        return {}
+    found = contents(path)
+    return {"operations": [list(pair) for pair in found.operations], "variables": found.variables}
+
+
 def _show_source(source: Source, as_json: bool) -> None:
     traced = traced_source(source)
     facts = {**describe_source(source), "cuts": describe_cuts(traced), "fallback": traced.fallback_reason}
+    facts |= _checkpoint_facts(source.uri)
     if as_json:
         print_result(facts)
         return
@@ -58,6 +82,14 @@ def _show_source(source: Source, as_json: bool) -> None:
         shown.add_row(cut["name"], shape, str(cut["stage"]), f"{cut['params_below']:,}", style=style)
     console.print(shown)
     console.print("Bold cuts end a stage: probes look there.")
+    if "variables" in facts:
+        variables = table("variable", "shape", title=f"{len(facts['variables'])} variables")
+        for name, shape in facts["variables"].items():
+            variables.add_row(name, " × ".join(map(str, shape)))
+        console.print(variables)
+        console.print(
+            f"{len(facts['operations'])} operations; --json lists them. A network can end at any of them: URI#NAME"
+        )
 
 
 def _show_data(data: Dataset, as_json: bool) -> None:

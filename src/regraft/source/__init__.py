@@ -9,17 +9,23 @@ from; `build(source.arch, source.arch_args)` is always the same architecture aga
 from regraft.source.arch import build, canonical_arch, expects
 from regraft.source.catalogue import WEIGHT_FILES, load_source
 from regraft.source.folder import write_source
+from regraft.source.graph_files import is_graph
+from regraft.source.request import MissingInput
 from regraft.source.source import LoadReport, Source, describe, make_source, with_random_weights
-from regraft.source.tf1 import read_variables
+from regraft.source.tf1 import contents, is_tf1, read_variables
 
 __all__ = [
     "WEIGHT_FILES",
     "LoadReport",
+    "MissingInput",
     "Source",
     "build",
     "canonical_arch",
+    "contents",
     "describe",
     "expects",
+    "is_graph",
+    "is_tf1",
     "load_source",
     "make_source",
     "read_variables",

@@ -43,6 +43,11 @@ def _folder_opener(folder: Path) -> Callable[[Path, Request], Source] | None:
     return open_tf1 if is_tf1(folder) else None
 
 
+def is_graph(uri: str) -> bool:
+    """Whether a path, perhaps with the network's end after a #, holds a network as a graph."""
+    return graph_opener(without_fragment(uri)) is not None
+
+
 def without_fragment(uri: str) -> Path:
     """The path of a URI that may name the network's end after a #."""
     path = Path(uri).expanduser()

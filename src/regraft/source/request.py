@@ -8,6 +8,19 @@ from regraft.errors import SourceError
 from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
 
+class MissingInput(SourceError):  # noqa: N818  (it reads as what it is)
+    """A network that says the size of its input, and not how pictures are scaled.
+
+    Args:
+        message: what to do.
+        size: (C, H, W).
+    """
+
+    def __init__(self, message: str, size: tuple[int, int, int]) -> None:
+        super().__init__(message)
+        self.size = size
+
+
 @dataclass(frozen=True)
 class Request:
     """The options of `load_source`, handed to the adapter of the URI's scheme.
@@ -34,24 +47,28 @@ class Request:
                 f"Leave it out: load_source({self.uri!r})"
             )
 
-    def input_or(self, found: InputSpec | None, size: tuple[int, ...] = (3, 32, 32)) -> InputSpec:
+    def input_or(self, found: InputSpec | None, size: tuple[int, int, int] | None = None) -> InputSpec:
         """The input asked for, else the one that was found.
 
         Args:
             found: what the source says.
-            size: (C, H, W) to suggest where it says no more than that.
+            size: (C, H, W), where it says no more than that.
 
         Raises:
             SourceError: there is neither.
         """
         spec = self.input or found
         if spec is None:
-            arch = f"arch={self.arch!r}, " if self.arch else ""
-            mean, std = IMAGENET_MEAN[: size[0]], IMAGENET_STD[: size[0]]
-            flags = (",".join(map(str, numbers)) for numbers in (size, mean, std))
-            raise SourceError(
-                f"{self.uri} does not say what input it expects, so pictures cannot be prepared for it. "
-                f"Pass it: load_source({self.uri!r}, {arch}input=InputSpec(size={size}, mean={mean}, std={std})), "
-                "on the command line --input-size {} --mean {} --std {}".format(*flags)
-            )
+            message = self._ask(size or (3, 32, 32))
+            raise MissingInput(message, size) if size else SourceError(message)
         return spec
+
+    def _ask(self, size: tuple[int, int, int]) -> str:
+        arch = f"arch={self.arch!r}, " if self.arch else ""
+        mean, std = IMAGENET_MEAN[: size[0]], IMAGENET_STD[: size[0]]
+        flags = (",".join(map(str, numbers)) for numbers in (size, mean, std))
+        return (
+            f"{self.uri} does not say what input it expects, so pictures cannot be prepared for it. "
+            f"Pass it: load_source({self.uri!r}, {arch}input=InputSpec(size={size}, mean={mean}, std={std})), "
+            "on the command line --input-size {} --mean {} --std {}".format(*flags)
+        )

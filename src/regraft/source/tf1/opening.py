@@ -136,7 +136,7 @@ def _graph_source(graph: Graph1, prefix: Path, request: Request, end: str, *, av
     reached = reached or find_end(graph, start)
     size = request.input.size if request.input else input_size(start, graph)
     if request.input is None:
-        request.input_or(None, size or (3, 224, 224))
+        request.input_or(None, size)
     assert size is not None
     checkpoint = _variables(graph, prefix, request)
     builder = Builder(start.name, size, channels_last=_channels_last(start, graph))
