@@ -15,6 +15,7 @@ from regraft.source.embedded import EMBEDDED, open_embedded
 from regraft.source.files import INDEX, SUFFIXES
 from regraft.source.folder import open_folder, open_hf
 from regraft.source.graph_files import GRAPH_FILES, graph_opener, without_fragment
+from regraft.source.onnx_file import open_onnx
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import open_timm, timm_names
@@ -25,7 +26,7 @@ Opener = Callable[[str, Request], Source]
 
 _WEB = ("https://", "http://")
 # Endings of files that hold a network or its weights.
-WEIGHT_FILES = (*SUFFIXES, INDEX, *ARCHIVES, *GRAPH_FILES)
+WEIGHT_FILES = (*SUFFIXES, INDEX, ".onnx", *ARCHIVES, *GRAPH_FILES)
 SCHEMES: Registry[Opener] = Registry("kind of source", SourceError)
 SCHEMES.add("timm", open_timm)
 SCHEMES.add("torchvision", open_torchvision)
@@ -77,6 +78,8 @@ def load_source(
 
 def open_path(path: Path, request: Request) -> Source:
     """A folder, an archive of one, or a weight file as a source."""
+    if path.suffix == ".onnx":
+        return open_onnx(path, request)
     if opener := graph_opener(path):
         return opener(path, request)
     if path.is_dir():
