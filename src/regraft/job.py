@@ -95,7 +95,8 @@ class Job(Setting):
         cut: train above this cut, whatever the recipe says.
         set: "name=value" pairs that overrule the recipe.
         time_limit: seconds after which nothing new begins.
-        evidence: "quick" compares with controls within the time of the fit; "off" with trivial ones only.
+        evidence: "quick" compares with controls within the time of the fit, "off" with trivial ones only; "full"
+            repeats everything under several seeds and numbers of labels.
         out: the run folder; None makes a new one below runs/.
         resume: continue an interrupted run.
         engine: where work runs.
@@ -110,9 +111,9 @@ class Job(Setting):
         default=None,
         metadata={"help": "Begin nothing new after this long: 90s, 10m, 2h.", "kind": "duration"},
     )
-    evidence: Literal["quick", "off"] = field(
+    evidence: Literal["off", "quick", "full"] = field(
         default="quick",
-        metadata={"help": "Controls to compare with: quick takes at most as long as the fit."},
+        metadata={"help": "Controls to compare with: quick takes as long as the fit; full some 20 times as long."},
     )
     out: Path | None = field(default=None, metadata={"help": "Run folder.  [default: a new one in runs/]"})
     resume: bool = field(default=False, metadata={"help": "Continue an interrupted run."})

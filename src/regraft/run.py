@@ -19,6 +19,7 @@ from regraft.errors import RunError
 
 CONFIG = "config.toml"
 METRICS = "metrics.json"
+EVIDENCE = "evidence.json"
 
 
 class Listener(Protocol):
@@ -110,8 +111,8 @@ class RunFolder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run came to its end: metrics are written last."""
-        return (self.path / METRICS).is_file()
+        """Whether the run came to its end: metrics are written with the model, evidence last."""
+        return all((self.path / name).is_file() for name in (METRICS, EVIDENCE))
 
     def _log(self, event: dict[str, Any]) -> None:
         line = {"seconds": round(time.monotonic() - self._start, 3), **event}

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from regraft.artifact import save
+from regraft.artifact import save, write_card
 from regraft.data import Dataset, Transform, load_pixels
 from regraft.evidence import (
+    Case,
+    RunStore,
     answers,
     confident_mistakes,
+    expected_seconds,
     measure,
     render,
     save_pictures,
@@ -23,10 +26,11 @@ from regraft.evidence import (
 )
 from regraft.evidence.record import data_facts, profile_rows, write_curves
 from regraft.job import Job, examples, means, run_path, sources
-from regraft.run import METRICS, Listener, RunFolder, peak_rss_mb
-from regraft.search import Clock, Decision, Means, Trial, decide, look_at
+from regraft.run import EVIDENCE, METRICS, Listener, RunFolder, peak_rss_mb
+from regraft.search import TRAINING, Clock, Decision, Means, Trial, decide, look_at
 
 SELF_TEST = 8  # pictures kept in the bundle
+RUNS = "controls"  # control runs that ended, until evidence.json holds them
 
 
 @dataclass(frozen=True)
@@ -56,33 +60,64 @@ def transfer(job: Job, *, data: Dataset | None = None, audience: Listener | None
     folder = RunFolder.open(run_path(job, data), job.config(), resume=job.resume, audience=audience)
     if folder.is_complete:
         folder.say(f"{folder.path} is already complete.")
-        return Outcome(folder.path, folder.read_json(METRICS), folder.read_json("evidence.json"))
+        return Outcome(folder.path, folder.read_json(METRICS), folder.read_json(EVIDENCE))
     with means(job, folder) as work:
         prospects = [look_at(data, source, work) for source in opened]
-        decision = decide(prospects, recipe, len(data.classes), work, folder=folder.path / "training", clock=clock)
+        decision = decide(prospects, recipe, len(data.classes), work, folder=folder.path, clock=clock)
         return _conclude(job, folder, decision, work, clock)
 
 
 def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, clock: Clock) -> Outcome:
-    """The test split is touched here, once, by the trial that was chosen; then everything is written down."""
+    """The test split is touched here by the trial that was chosen; then everything is written down.
+
+    The model is whole before the controls begin: who stops them keeps it, and --resume goes on with them.
+    """
     chosen, fit_seconds = decision.chosen, clock.spent
     for sentence in decision.why:
         folder.say(sentence)
     test = chosen.prospect.features.data.split("test")
     probabilities = chosen.probabilities("test")
     correct = probabilities.argmax(1) == test.labels
-    evidence = measure(chosen, correct, work, seconds=fit_seconds, quick=job.evidence == "quick")
     metrics = _metrics(job, chosen, correct, fit_seconds)
-    _write(folder, decision, evidence)
+    _write(folder, decision)
     _write_answers(folder, test, probabilities)
-    _save_model(folder, chosen, metrics, evidence)
-    shutil.rmtree(folder.path / "training", ignore_errors=True)
-    metrics |= {"wall_s": round(clock.spent, 3), "peak_rss_mb": round(peak_rss_mb(), 1)}
-    metrics["times"]["evidence, model and files"] = round(clock.spent - fit_seconds, 3)
-    metrics["sizes"] = {"model": _bytes(folder.path / "model"), "feature cache, written": metrics.pop("cache_bytes")}
-    folder.write_json(METRICS, metrics)
+    _save_model(folder, chosen, metrics)
+    _finish(folder, metrics, clock, fit_seconds)
+    evidence = _prove(job, folder, Case(chosen, correct, fit_seconds, work, _pool(job, chosen)))
+    write_card(folder.path / "model", evidence=evidence, dataset=chosen.prospect.features.data.name)
+    _finish(folder, metrics, clock, fit_seconds)
+    folder.write_json(EVIDENCE, evidence)
+    for scratch in (TRAINING, RUNS):
+        shutil.rmtree(folder.path / scratch, ignore_errors=True)
     render(folder.path)
     return Outcome(folder.path, metrics, evidence)
+
+
+def _prove(job: Job, folder: RunFolder, case: Case) -> dict[str, Any]:
+    """The content of evidence.json; stopped, it leaves a report of what there is."""
+    if job.evidence != "off":
+        folder.say(f"The model is saved. Controls take about {expected_seconds(case, job.evidence):.0f} s more.")
+    keys = case.data.split("test").keys
+    try:
+        return measure(case, job.evidence, RunStore(folder.path / RUNS, [keys, case.source.weights_digest]))
+    except KeyboardInterrupt:
+        render(folder.path)
+        raise
+
+
+def _pool(job: Job, chosen: Trial) -> Dataset:
+    """The examples that learning curves may use: those that --per-class left out too."""
+    data = chosen.prospect.features.data
+    whole = job.evidence == "full" and job.per_class is not None and job.data
+    return examples(replace(job, per_class=None)) if whole else data
+
+
+def _finish(folder: RunFolder, metrics: dict[str, Any], clock: Clock, fit_seconds: float) -> None:
+    """Write metrics.json, with what it took so far."""
+    metrics |= {"wall_s": round(clock.spent, 3), "peak_rss_mb": round(peak_rss_mb(), 1)}
+    metrics["times"]["evidence, model and files"] = round(clock.spent - fit_seconds, 3)
+    metrics["sizes"]["model"] = _bytes(folder.path / "model")
+    folder.write_json(METRICS, metrics)
 
 
 def _metrics(job: Job, chosen: Trial, correct: np.ndarray, fit_seconds: float) -> dict[str, Any]:
@@ -103,21 +138,20 @@ def _metrics(job: Job, chosen: Trial, correct: np.ndarray, fit_seconds: float) -
         "cache_hits": tally.hits,
         "cache_computed": tally.computed,
         "runtime": tally.runtime,
-        "cache_bytes": tally.bytes,
         "times": {
             "frozen layers": round(tally.seconds, 3),
             "probes, training, reading": round(fit_seconds - tally.seconds, 3),
         },
+        "sizes": {"feature cache, written": tally.bytes},
     }
 
 
-def _write(folder: RunFolder, decision: Decision, evidence: dict[str, Any]) -> None:
+def _write(folder: RunFolder, decision: Decision) -> None:
     prospect = decision.chosen.prospect
     folder.write_json("data.json", data_facts(prospect.features.data))
     folder.write_json("plan.json", decision.chosen.plan.to_dict())
     folder.write_json("profile.json", profile_rows(prospect.profile))
     folder.write_json("decision.json", {"why": list(decision.why)})
-    folder.write_json("evidence.json", evidence)
     write_curves(folder, decision.trials)
 
 
@@ -129,7 +163,7 @@ def _write_answers(folder: RunFolder, test: Dataset, probabilities: np.ndarray) 
     save_pictures(folder.path, confident_mistakes(rows), lambda key: test.open(place[key]))
 
 
-def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any], evidence: dict[str, Any]) -> None:
+def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any]) -> None:
     prospect = chosen.prospect
     data = prospect.features.data
     shown = load_pixels(_first(data.split("val"), SELF_TEST), Transform(prospect.source.input))
@@ -142,7 +176,6 @@ def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any], evide
         pixels=shown,
         recipe=chosen.plan.recipe.to_dict(),
         metrics=metrics,
-        evidence=evidence,
         dataset=data.name,
         replace=True,
     )

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from regraft.data import Dataset, read
 from regraft.evidence import answers, confident_mistakes, save_pictures, verdict, wilson, write_answers
+from regraft.testing import tiny_images
 
 CLASSES = tuple("0123456789")
 STAGES = ("conv1", "layer1.0", "layer1.2", "layer2.0", "layer2.2", "layer3.0", "layer3.2", "avgpool")
@@ -165,3 +167,14 @@ def _curves(run: Path) -> None:
 def run(tmp_path: Path) -> Path:
     """A complete run folder."""
     return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Dataset:
+    """60 pictures of three classes, as a dataset with drawn splits."""
+    X, y = tiny_images(20)
+    for i, (pixels, label) in enumerate(zip(X, y, strict=True)):
+        folder = tmp_path / "shapes" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return read(str(tmp_path / "shapes"))

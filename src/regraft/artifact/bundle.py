@@ -40,6 +40,7 @@ from regraft.cache import Tap
 from regraft.cut import trace
 from regraft.digest import digest_file
 from regraft.errors import BundleError, CutError
+from regraft.run import write_atomic
 from regraft.source import Source, build, make_source
 from regraft.spec import InputSpec
 from regraft.tune import Network, Recipe, fresh_head, full_network
@@ -160,6 +161,18 @@ def save(
         for file in (WEIGHTS, SELFTEST):  # which safetensors writes for the owner's eyes only
             (new / file).chmod(0o644)
     return folder
+
+
+def write_card(folder: str | Path, *, evidence: Mapping[str, Any], dataset: str = "") -> None:
+    """Write a bundle's card again, now that its evidence is known.
+
+    Args:
+        folder: a saved bundle.
+        evidence: the run's evidence.json.
+        dataset: name of the data.
+    """
+    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    write_atomic(Path(folder) / CARD, model_card(config, evidence=dict(evidence), dataset=dataset))
 
 
 def probabilities(network: nn.Module, pixels: np.ndarray, batch_size: int = 64) -> np.ndarray:

@@ -6,7 +6,8 @@ Law: the same run folder gives the same report, byte for byte; every figure says
 examples.
 """
 
-from regraft.evidence.controls import Control, measure
+from regraft.evidence.arms import Case
+from regraft.evidence.controls import Control, expected_seconds, measure
 from regraft.evidence.predictions import (
     Answer,
     answers,
@@ -16,6 +17,7 @@ from regraft.evidence.predictions import (
     write_answers,
 )
 from regraft.evidence.report import render
+from regraft.evidence.runs import RawRun, RunStore
 from regraft.evidence.stats import (
     Verdict,
     mcnemar,
@@ -35,13 +37,17 @@ from regraft.evidence.trust import (
 
 __all__ = [
     "Answer",
+    "Case",
     "ClassFigures",
     "Control",
+    "RawRun",
+    "RunStore",
     "Verdict",
     "answers",
     "calibration_error",
     "confident_mistakes",
     "confusion",
+    "expected_seconds",
     "mcnemar",
     "measure",
     "paired_bootstrap",

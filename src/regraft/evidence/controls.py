@@ -1,4 +1,4 @@
-"""Controls: what the same examples give without the pretrained weights.
+"""Controls: what the same examples give without the pretrained weights, and what follows from comparing.
 
 Letters: N test examples, K classes.
 """
@@ -6,18 +6,34 @@ Letters: N test examples, K classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from regraft.data import Transform, load_pixels
-from regraft.evidence.stats import verdict, wilson
+from regraft.data import Dataset, Transform, load_pixels
+from regraft.evidence.arms import Case, delivered, from_scratch, on_fresh_weights, transferred
+from regraft.evidence.benefits import Benefit, benefits, parts, speed
+from regraft.evidence.labels import label_curve, labels_to_match, power_law
+from regraft.evidence.runs import RawRun, RunStore
+from regraft.evidence.stats import verdict_against_best, wilson
 from regraft.probe.control import SIDE, raw_pixels, small_pixels
-from regraft.search import Means, Trial, again, probe_trial, randomised, train_trial
+from regraft.search import Trial
 from regraft.tune import RECIPES
+from regraft.tune.plan import epochs_and_updates
+
+Level = Literal["off", "quick", "full"]
+DRAWS = 5  # of fresh weights in a quick measurement, if they fit half the time of the fit
+SEEDS = 3  # of everything in a full one
+SMALLER, LARGER = 3, 2  # sizes below and above the fit's own on a curve over labels, each a factor of two
+
+WHAT = {
+    "fresh weights": "the same procedure on random weights",
+    "scratch": "the same network trained from scratch",
+    "scratch, same updates": "the same network trained from scratch, in as many updates",
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +43,8 @@ class Control:
     Args:
         name: short, as files spell it.
         what: for people.
-        correct: right or wrong per test example, (N,).
-        seconds: wall-clock time it took.
+        correct: right or wrong per run and test example, (M, N).
+        seconds: wall-clock time of one run.
         updates: optimizer steps, 0 where nothing was trained by gradient.
         matched: whether it controls for the weights, so that the verdict may rest on it.
     """
@@ -41,77 +57,219 @@ class Control:
     matched: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they go into evidence.json."""
-        n, right = len(self.correct), int(self.correct.sum())
-        figures = {"accuracy": right / n, "n": n, "ci95": list(wilson(right, n))}
+        """Plain values, as they go into evidence.json; the interval is of one run on these N examples."""
+        runs, n = self.correct.shape
+        accuracy = float(self.correct.mean())
+        figures = {"accuracy": accuracy, "n": n, "ci95": list(wilson(round(accuracy * n), n)), "runs": runs}
         rest = {"seconds": round(self.seconds, 2), "updates": self.updates, "matched": self.matched}
         return {"name": self.name, "what": self.what, **figures, **rest}
 
 
-def measure(chosen: Trial, correct: np.ndarray, means: Means, *, seconds: float, quick: bool = True) -> dict[str, Any]:
+def measure(case: Case, level: Level, store: RunStore | None = None) -> dict[str, Any]:
     """Compare a delivered model with its controls on the test split.
 
     Args:
-        chosen: the delivered trial.
-        correct: right or wrong per test example, (N,).
-        means: seed, device, listener.
-        seconds: that the transfer took; the controls share about as many.
-        quick: False leaves out the controls that need the network (same plan with fresh weights, scratch).
+        case: the delivered model.
+        level: "off" runs only the trivial controls; "quick" the same procedure on fresh weights and training from
+            scratch, in about the time of the fit; "full" several seeds of everything, and curves over labels.
+        store: where runs that end are kept, so that an interrupted measurement goes on.
 
     Returns:
-        The content of evidence.json: verdict, the numbers behind it, every control.
+        The content of evidence.json: verdict, the numbers behind it, every control, every raw run.
     """
-    controls = [
-        _timed("majority", "always the commonest class", lambda: _majority(chosen)),
-        _timed("raw pixels", "a linear model on raw pixels", lambda: _raw(chosen, means.seed)),
+    trivial = [
+        _trivial("majority", "always the commonest class", lambda: _majority(case.chosen)),
+        _trivial("raw pixels", "a linear model on raw pixels", lambda: _raw(case.chosen, case.means.seed)),
     ]
-    if quick and chosen.probe is not None:
-        started = time.perf_counter()
-        what = "the same plan on random weights"
-        controls.append(_timed("fresh weights", what, lambda: _fresh_weights(chosen, means, seconds / 2), matched=True))
-        # An untrained network is no control: training from scratch gets half the time whatever the other one took.
-        left = max(seconds / 2, seconds - (time.perf_counter() - started))
-        what = "the same network from scratch, in about the time of the fit"
-        controls.append(_timed("scratch", what, lambda: _scratch(chosen, means, left), matched=True))
-    return evidence(correct, controls, means.seed)
+    if level == "off" or case.chosen.plan.recipe.weights == "random":  # such a model has nothing to be matched
+        return {"level": "off", **_against_trivial(case, trivial)}
+    store = store or RunStore(None)
+    runs = _quick(case, store) if level == "quick" else _full(case, store)
+    return {"level": level, **evidence(runs, case.n_train, trivial)}
 
 
-def evidence(correct: np.ndarray, controls: list[Control], seed: int) -> dict[str, Any]:
-    """The verdict against the best control that is matched; against the best of all where none is."""
-    matched = [control for control in controls if control.matched] or controls
-    best = max(matched, key=lambda control: control.correct.mean())
-    found = verdict(correct, best.correct, control=best.name, seed=seed)
+def expected_seconds(case: Case, level: Level) -> float:
+    """About how long `measure` will take, from how long the fit took."""
+    if level != "full":
+        return case.seconds if level == "quick" else 0.0
+    return SEEDS * len(_sizes(case)) * 1.5 * case.seconds
+
+
+def evidence(runs: Sequence[RawRun], n_train: int, trivial: Sequence[Control] = ()) -> dict[str, Any]:
+    """Everything that follows from the raw runs.
+
+    Args:
+        runs: of transfer and of the controls.
+        n_train: the number of labelled examples that the verdict is about.
+        trivial: controls beside the matched ones.
+    """
+    here = by_arm([run for run in runs if run.n_train == n_train])
+    transfer = here.pop("transfer")
+    found = benefits(transfer, here)
+    end = found["asymptote"]
+    matched = [_control(name, group) for name, group in here.items()]
+    share = parts(transfer, here)
+    hurried = _hurried(here.get("scratch", []), n_train)
     return {
-        **found.to_dict(),
-        "sentence": _sentence(found, best),
-        "controls": [c.to_dict() for c in controls],
+        "verdict": end.finding,
+        "control": end.control,
+        "difference": end.difference,
+        "ci95": list(end.ci95),
+        "p": end.p,
+        "n": end.n,
+        "sentence": " ".join([sentence(end, share), *hurried]),
+        "controls": [control.to_dict() for control in (*trivial, *matched)],
+        "benefits": {name: benefit.to_dict() for name, benefit in found.items()},
+        "speed": speed(transfer, here),
+        "parts": share,
+        **_over_labels(runs, n_train),
+        "runs": [run.to_dict() for run in runs],
     }
 
 
-def _sentence(found: Any, best: Control) -> str:
-    low, high = (100 * end for end in found.ci95)
-    span = f"{100 * found.difference:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, N = {found.n})"
+def by_arm(runs: Sequence[RawRun]) -> dict[str, list[RawRun]]:
+    """Runs by the name of their arm, each in the order of its seeds."""
+    groups: dict[str, list[RawRun]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        groups.setdefault(run.arm, []).append(run)
+    return groups
+
+
+def sentence(end: Benefit, share: Mapping[str, float]) -> str:
+    """The verdict for people, with what belongs to the procedure and what to the weights."""
+    low, high = (100 * edge for edge in end.ci95)
+    span = f"{100 * end.difference:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, N = {end.n})"
     opening = {
         "helps": "Transfer helps",
         "no difference": "Transfer makes no difference that these examples could show",
         "hurts": "Transfer hurts",
-    }[found.verdict]
-    against = "" if best.matched else "; no control with the same network was run"
-    return f"{opening}: {span} against {best.what}{against}."
+    }[end.finding]
+    text = f"{opening}: {span} against {WHAT.get(end.control, end.control)}."
+    if not share:
+        return text
+    total, procedure, weights = (100 * share[name] for name in ("over_scratch", "procedure", "weights"))
+    whose = f"{procedure:+.1f} belong to the procedure and {weights:+.1f} to the weights"
+    return f"{text} Of {total:+.1f} points over training from scratch, {whose}."
 
 
-def _timed(name: str, what: str, run: Callable[[], tuple[np.ndarray, int]], *, matched: bool = False) -> Control:
-    started = time.perf_counter()
-    correct, updates = run()
-    return Control(name, what, correct, time.perf_counter() - started, updates, matched)
+def _hurried(scratch: Sequence[RawRun], n_train: int) -> list[str]:
+    """A control that had too little time is said to have had too little."""
+    _, planned = epochs_and_updates(RECIPES["scratch"], n_train)
+    done = min((run.updates for run in scratch), default=planned)
+    if done >= 0.9 * planned:
+        return []
+    return [f"Scratch had time for {done} of its {planned} updates; --evidence full lets it finish."]
 
 
-def _majority(chosen: Trial) -> tuple[np.ndarray, int]:
+# which runs -------------------------------------------------------------------------------------------
+
+
+def _quick(case: Case, store: RunStore) -> list[RawRun]:
+    """Fresh weights as often as they fit half the time of the fit, then scratch for the rest of it."""
+    began, seed, half = time.perf_counter(), case.means.seed, case.seconds / 2
+    runs = [delivered(case)]
+    while len(runs) <= DRAWS:
+        drawn = len(runs) - 1
+        runs.append(_kept(case, store, "fresh weights", seed + drawn, case.data))
+        if time.perf_counter() - began + runs[-1].seconds > half:
+            break
+    # An untrained network is no control: training from scratch gets half the time whatever the others took.
+    left = max(half, case.seconds - (time.perf_counter() - began))
+    return [*runs, _kept(case, store, "scratch", seed, case.data, left)]
+
+
+def _full(case: Case, store: RunStore) -> list[RawRun]:
+    """Every arm at every size and seed; the delivered model is the first run at the fit's own size."""
+    runs = [delivered(case)]
+    arms = ["transfer", "fresh weights", "scratch", *(["scratch, same updates"] if case.updates else [])]
+    sizes = _sizes(case)
+    for done, (size, i) in enumerate((size, i) for size in sizes for i in range(SEEDS)):
+        seed = case.means.seed + i
+        data = _subset(case, size, seed)
+        first = size is None and i == 0
+        runs += [_kept(case, store, arm, seed, data) for arm in arms if not (first and arm == "transfer")]
+        case.means.listener.progress("evidence", done + 1, len(sizes) * SEEDS)
+    return runs
+
+
+def _kept(case: Case, store: RunStore, arm: str, seed: int, data: Dataset, seconds: float | None = None) -> RawRun:
+    make: dict[str, Callable[[], RawRun]] = {
+        "transfer": lambda: transferred(case, data, seed),
+        "fresh weights": lambda: on_fresh_weights(case, data, seed),
+        "scratch": lambda: from_scratch(case, data, seed, seconds=seconds),
+        "scratch, same updates": lambda: from_scratch(case, data, seed, updates=case.updates),
+    }
+    return store.get(arm, seed, len(data.split("train")), make[arm])
+
+
+def _sizes(case: Case) -> list[int | None]:
+    """Examples per class on the curve over labels; None is the fit's own number, which comes first."""
+    own = int(np.bincount(case.data.split("train").labels).max())
+    most = int(np.bincount(case.pool.split("train").labels).max())
+    below = [own // 2**i for i in range(1, SMALLER + 1) if own // 2**i >= 2]
+    above = [own * 2**i for i in range(1, LARGER + 1) if own * 2**i <= most]
+    return [None, *below, *above]
+
+
+def _subset(case: Case, size: int | None, seed: int) -> Dataset:
+    """Nested over sizes for one seed; at the fit's own size the first seed is the fit's own subset."""
+    if size is not None:
+        return case.pool.per_class(size, seed)
+    if seed == case.means.seed or len(case.pool) == len(case.data):
+        return case.data
+    return case.pool.per_class(int(np.bincount(case.data.split("train").labels).max()), seed)
+
+
+# what follows -----------------------------------------------------------------------------------------
+
+
+def _over_labels(runs: Sequence[RawRun], n_train: int) -> dict[str, Any]:
+    """Learning curves over labelled examples, where there is more than one size."""
+    groups = by_arm(runs)
+    if len({run.n_train for run in groups["transfer"]}) < 2:
+        return {}
+    curves = {name: label_curve(group) for name, group in groups.items()}
+    laws = {name: power_law(curve) for name, curve in curves.items()}
+    target = float(np.mean([run.correct.mean() for run in groups["transfer"] if run.n_train == n_train]))
+    needed = {name: labels_to_match(target, curve) for name, curve in curves.items() if name != "transfer"}
+    return {
+        "label_curves": {name: curve.to_dict() for name, curve in curves.items()},
+        "power_laws": {name: law.to_dict() for name, law in laws.items() if law},
+        "labels_to_match": {"n_train": n_train, **needed},
+    }
+
+
+def _control(name: str, runs: Sequence[RawRun]) -> Control:
+    correct = np.stack([run.correct for run in runs])
+    mean = float(np.mean([run.seconds for run in runs]))
+    return Control(name, WHAT.get(name, name), correct, mean, runs[0].updates, matched=True)
+
+
+def _against_trivial(case: Case, trivial: Sequence[Control]) -> dict[str, Any]:
+    """Without matched controls: how far the model is from the better trivial one, by counting."""
+    found = verdict_against_best(case.correct, {c.name: c.correct[0] for c in trivial}, seed=case.means.seed)
+    what = next(c.what for c in trivial if c.name == found.control)
+    low, high = (100 * edge for edge in found.ci95)
+    span = f"{100 * found.difference:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, N = {found.n})"
+    words = f"{found.verdict.capitalize()}: {span} against {what}; no control with the same network was run."
+    return {**found.to_dict(), "sentence": words, "controls": [c.to_dict() for c in trivial]}
+
+
+# trivial controls -------------------------------------------------------------------------------------
+
+
+def _trivial(name: str, what: str, run: Callable[[], np.ndarray]) -> Control:
+    began = time.perf_counter()
+    correct = run()[None]
+    return Control(name, what, correct, time.perf_counter() - began)
+
+
+def _majority(chosen: Trial) -> np.ndarray:
     features = chosen.prospect.features
-    return features.labels("test") == np.bincount(features.labels("train")).argmax(), 0
+    return features.labels("test") == np.bincount(features.labels("train")).argmax()
 
 
-def _raw(chosen: Trial, seed: int) -> tuple[np.ndarray, int]:
+def _raw(chosen: Trial, seed: int) -> np.ndarray:
     features, spec = chosen.prospect.features, chosen.prospect.source.input
     height, width = (min(side, SIDE) for side in spec.size[1:])
     transform = Transform(replace(spec, size=(spec.size[0], height, width)))  # no larger than the control looks at
@@ -120,27 +278,4 @@ def _raw(chosen: Trial, seed: int) -> tuple[np.ndarray, int]:
     _, fitted = raw_pixels(train, y, test, truth, chosen.plan.n_classes, seed=seed)
     with torch.no_grad():
         scores = fitted.head(torch.from_numpy(small_pixels(test)))
-    return scores.argmax(1).numpy() == truth, 0
-
-
-def _fresh_weights(chosen: Trial, means: Means, seconds: float) -> tuple[np.ndarray, int]:
-    """The delivered plan again, on the same architecture with fresh weights: what the procedure alone gives."""
-    prospect = randomised(chosen.prospect, means)
-    probe = again(chosen, prospect, means.seed)
-    if chosen.history is None:
-        trial = probe_trial(prospect, chosen.plan.recipe, chosen.plan.n_classes, probe)
-    else:
-        recipe = chosen.plan.recipe.with_(cut=chosen.plan.cut)
-        trial = train_trial(prospect, recipe, chosen.plan.n_classes, means, probe=probe, time_limit=seconds)
-    return _correct(trial)
-
-
-def _scratch(chosen: Trial, means: Means, seconds: float) -> tuple[np.ndarray, int]:
-    """Every layer trained from fresh weights, with rates of its own, for as long as the transfer took."""
-    prospect = randomised(chosen.prospect, means)
-    return _correct(train_trial(prospect, RECIPES["scratch"], chosen.plan.n_classes, means, time_limit=seconds))
-
-
-def _correct(trial: Trial) -> tuple[np.ndarray, int]:
-    right = trial.probabilities("test").argmax(1) == trial.prospect.features.labels("test")
-    return right, trial.history.rows[-1].updates if trial.history else 0
+    return scores.argmax(1).numpy() == truth

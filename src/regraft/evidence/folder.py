@@ -67,7 +67,7 @@ def read_run(path: Path) -> Run:
     if not (path / "metrics.json").is_file():
         raise RunError(
             f"{path} holds no finished run: metrics.json is missing. "
-            f"A run writes it last: regraft fit DATA --out {path}"
+            f"A run writes it beside its model: regraft fit DATA --out {path}"
         )
     return Run(
         path=path,

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -72,7 +73,8 @@ class Interval:
         least = 1e-12
         if self._half(least) <= abs(self.difference):
             return least if self.difference else 1.0
-        return float(brentq(lambda level: self._half(level) - abs(self.difference), least, 1.0))
+        root: Any = brentq(lambda level: self._half(level) - abs(self.difference), least, 1.0)
+        return float(root)
 
     def _half(self, level: float) -> float:
         from scipy.stats import t
@@ -82,7 +84,7 @@ class Interval:
 
 
 def difference(
-    transfer: ArrayLike, control: ArrayLike, *, usual_sd: float = USUAL_SD, usual_df: float = USUAL_DF
+    transfer: ArrayLike, control: ArrayLike, *, usual_sd: float = USUAL_SD, usual_df: int = USUAL_DF
 ) -> Interval:
     """How much better transfer is than a control, on the same test examples.
 

@@ -1,0 +1,236 @@
+"""Arms: one procedure carried out on pretrained weights, on fresh ones, or without any; watched on the test split.
+
+Law: nothing is chosen by what is seen on the test split; validation chooses, as in the fit.
+
+Letters: N test examples.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from regraft.data import Dataset
+from regraft.evidence.runs import Point, RawRun
+from regraft.probe import ProbeResult
+from regraft.search import Features, Means, Prospect, Trial, look_at, traced_source
+from regraft.search.trial import rows_at
+from regraft.source import Source, with_random_weights
+from regraft.tune import (
+    RECIPES,
+    Event,
+    Network,
+    Recipe,
+    Rows,
+    resolve,
+    starting_head,
+    train,
+    upper_network,
+)
+
+EVALUATING = 1.4  # a run with its evaluations takes so many times as long as its updates
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is to be proven.
+
+    Args:
+        chosen: the delivered trial.
+        correct: what it had right on the test split, bool (N,).
+        seconds: that the fit took.
+        means: seed, device, listener, cache.
+        pool: the examples with all labelled ones for training, of which the fit may have used a part.
+    """
+
+    chosen: Trial
+    correct: np.ndarray
+    seconds: float
+    means: Means
+    pool: Dataset
+
+    @property
+    def data(self) -> Dataset:
+        """What the fit learned from."""
+        return self.chosen.prospect.features.data
+
+    @property
+    def source(self) -> Source:
+        """Whose weights are in question."""
+        return self.chosen.prospect.source
+
+    @property
+    def n_train(self) -> int:
+        """Labelled examples that the fit learned from."""
+        return len(self.chosen.prospect.features.labels("train"))
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps of the delivered trial."""
+        return self.chosen.history.rows[-1].updates if self.chosen.history else 0
+
+    def with_seed(self, seed: int) -> Means:
+        """The same means under another seed."""
+        return replace(self.means, seed=seed)
+
+
+def delivered(case: Case) -> RawRun:
+    """The delivered trial as a raw run: where it started, and where it ended."""
+    end = Point(case.updates, case.seconds, case.correct)
+    if case.chosen.history is None:
+        return RawRun("transfer", case.means.seed, case.n_train, (end,), seconds=case.seconds)
+    prospect, plan, probe = case.chosen.prospect, case.chosen.plan, case.chosen.probe
+    head = starting_head(plan, prospect.traced, probe)
+    before = right(upper_network(plan, prospect.source, prospect.traced, head), rows_at(prospect, plan, "test"))
+    start = Point(0, max(0.0, case.seconds - case.chosen.seconds), before)
+    kept = Point(case.chosen.history.kept.updates, case.seconds, case.correct)
+    points = (start, kept) if kept.updates else (kept,)
+    return RawRun("transfer", case.means.seed, case.n_train, points, seconds=case.seconds)
+
+
+def transferred(case: Case, data: Dataset, seed: int) -> RawRun:
+    """The delivered kind of model made again, from the same weights, on other examples or under another seed."""
+    return _alike(case, case.source, data, seed)
+
+
+def on_fresh_weights(case: Case, data: Dataset, seed: int) -> RawRun:
+    """The delivered kind of model made on fresh weights: what the procedure alone gives.
+
+    The procedure chooses depth, grid and head anew. Held to the choice that suited the pretrained weights it would be
+    5 points weaker on the digits, and the weights would be praised for them.
+    """
+    return _alike(case, with_random_weights(case.source, seed), data, seed)
+
+
+def from_scratch(
+    case: Case, data: Dataset, seed: int, *, seconds: float | None = None, updates: int | None = None
+) -> RawRun:
+    """Every layer trained from fresh weights, with rates of its own.
+
+    Args:
+        case: whose architecture.
+        data: to learn from.
+        seed: of the weights and the order.
+        seconds: that it may take, for which the schedule is shortened; None takes its whole schedule.
+        updates: so many steps instead.
+    """
+    began = time.perf_counter()
+    source = with_random_weights(case.source, seed)
+    means = case.with_seed(seed)
+    prospect = _unprofiled(case, source, data, means)
+    recipe = RECIPES["scratch"]
+    if seconds is not None:
+        plan = resolve(recipe, source, prospect.traced, len(data.classes), n_train=_n_train(data))
+        updates = min(plan.updates, round(seconds * plan.updates / max(1e-9, EVALUATING * plan.seconds)))
+    if updates is not None:
+        recipe = _paced(recipe, updates, _n_train(data))
+    return _timed(_trained(prospect, recipe, means, None, seconds), began)
+
+
+def _alike(case: Case, source: Source, data: Dataset, seed: int) -> RawRun:
+    began = time.perf_counter()
+    means = case.with_seed(seed)
+    recipe = case.chosen.plan.recipe
+    probed = recipe.head == "probe"
+    prospect = look_at(data, source, means) if probed else _unprofiled(case, source, data, means)
+    probe = prospect.profile.best if probed else None
+    if case.chosen.history is None and probe is not None:
+        run = _closed_form(prospect, probe, case.chosen.plan.n_classes)
+    else:
+        free = recipe if recipe.cut == "input" or not probed else recipe.with_(cut="auto")
+        run = _trained(prospect, free, means, probe, max(case.seconds, case.chosen.seconds))
+    return _timed(run, began)
+
+
+def _timed(run: RawRun, began: float) -> RawRun:
+    """The run with all its time, so that what came before its first evaluation counts too."""
+    took = time.perf_counter() - began
+    before = max(0.0, took - run.points[-1].seconds)
+    points = tuple(replace(point, seconds=point.seconds + before) for point in run.points)
+    return replace(run, points=points, seconds=took)
+
+
+def _unprofiled(case: Case, source: Source, data: Dataset, means: Means) -> Prospect:
+    """A source on examples without the heads at every depth, which training from pixels does not need."""
+    traced = traced_source(source)
+    return Prospect(source, traced, Features(data, source, traced, means), case.chosen.prospect.profile)
+
+
+def _closed_form(prospect: Prospect, probe: ProbeResult, n_classes: int) -> RawRun:
+    began = time.perf_counter()
+    plan = resolve(
+        RECIPES["probe"],
+        prospect.source,
+        prospect.traced,
+        n_classes,
+        probe=probe,
+        n_train=len(prospect.features.labels("train")),
+    )
+    network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
+    correct = right(network, rows_at(prospect, plan, "test"))
+    return RawRun("", 0, plan.n_train, (Point(0, time.perf_counter() - began, correct),))
+
+
+def _trained(
+    prospect: Prospect, recipe: Recipe, means: Means, probe: ProbeResult | None, time_limit: float | None
+) -> RawRun:
+    n_train, n_classes = len(prospect.features.labels("train")), len(prospect.features.data.classes)
+    plan = resolve(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)
+    network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
+    watch = _Watch(network, rows_at(prospect, plan, "test"))
+    history = train(
+        plan,
+        network,
+        rows_at(prospect, plan, "train", augment_seed=means.seed),
+        rows_at(prospect, plan, "val"),
+        seed=means.seed,
+        device=means.device,
+        on_event=watch,
+        time_limit=time_limit,
+    )
+    return RawRun("", 0, n_train, tuple(watch.points), watch.epochs.index(history.kept_epoch))
+
+
+class _Watch:
+    """Notes what a network in training has right on the test split, at each evaluation."""
+
+    def __init__(self, network: Network, test: Rows) -> None:
+        self.points: list[Point] = []
+        self.epochs: list[int] = []
+        self._network, self._test = network, test
+        self._lost = 0.0  # seconds spent here, which training did not take
+
+    def __call__(self, event: Event) -> None:
+        if event.kind not in ("start", "epoch"):
+            return
+        began = time.perf_counter()
+        correct = right(self._network, self._test)
+        self.points.append(Point(event.updates, max(0.0, event.row.seconds - self._lost), correct))
+        self.epochs.append(event.epoch)
+        self._lost += time.perf_counter() - began
+
+
+@torch.no_grad()
+def right(network: Network, rows: Rows, batch_size: int = 256) -> np.ndarray:
+    """Right or wrong for each row, bool (N,)."""
+    network.eval()
+    device = next(network.parameters()).device
+    found = [
+        network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0).to(device)).argmax(1).cpu()
+        for first in range(0, len(rows), batch_size)
+    ]
+    return torch.cat(found).numpy() == rows.labels
+
+
+def _paced(recipe: Recipe, updates: int, n_train: int) -> Recipe:
+    """The recipe with so many updates, so that its schedule ends when the time does."""
+    steps = math.ceil(n_train / recipe.batch_size)
+    return recipe.with_(epochs=max(1, round(updates / steps)), min_updates=0)
+
+
+def _n_train(data: Dataset) -> int:
+    return len(data.split("train"))

@@ -1,0 +1,96 @@
+"""Evidence is gathered once, kept when interrupted, and says what was compared with what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import regraft.evidence.controls as controls
+from regraft.evidence import Case, RunStore, measure
+from regraft.evidence.runs import RawRun
+from regraft.search import Means, look_at, probe_trial, train_trial
+from regraft.testing import tiny_source
+from regraft.tune import RECIPES
+
+
+@pytest.fixture
+def case(tmp_path: Path, shapes) -> Case:
+    means = Means(root=tmp_path / "cache", runtime="torch")
+    chosen = probe_trial(look_at(shapes, tiny_source(), means), RECIPES["probe"], 3)
+    return _case(chosen, means, shapes)
+
+
+def _case(chosen, means, pool) -> Case:
+    correct = chosen.probabilities("test").argmax(1) == chosen.prospect.features.labels("test")
+    return Case(chosen, correct, 2.0, means, pool)
+
+
+def test_a_quick_measurement_has_both_controls_and_all_raw_runs(case: Case):
+    found = measure(case, "quick")
+    assert json.loads(json.dumps(found)) == found
+    assert [c["name"] for c in found["controls"] if c["matched"]] == ["fresh weights", "scratch"]
+    runs = [RawRun.from_dict(values) for values in found["runs"]]
+    fresh = np.stack([run.correct for run in runs if run.arm == "fresh weights"])
+    shown = {c["name"]: c for c in found["controls"]}
+    assert shown["fresh weights"]["accuracy"] == pytest.approx(fresh.mean())
+    assert shown["fresh weights"]["runs"] == len(fresh) <= controls.DRAWS
+    assert len({run.seed for run in runs if run.arm == "fresh weights"}) == len(fresh)
+    assert found["benefits"]["asymptote"]["difference"] == found["difference"]
+    scratch = next(run for run in runs if run.arm == "scratch")
+    assert scratch.points[0].updates == 0 and len(scratch.points) > 1
+    assert found["parts"]["over_scratch"] == pytest.approx(found["parts"]["procedure"] + found["parts"]["weights"])
+
+
+def test_an_interrupted_measurement_goes_on_after_the_last_run_that_ended(case: Case, tmp_path: Path, monkeypatch):
+    store = RunStore(tmp_path / "controls", ["x"])
+
+    def stop(*arguments: object, **named: object) -> RawRun:
+        raise KeyboardInterrupt
+
+    scratch = controls.from_scratch
+    monkeypatch.setattr(controls, "from_scratch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        measure(case, "quick", store)
+    kept = len(list((tmp_path / "controls").iterdir()))
+    assert kept >= 1
+    monkeypatch.setattr(controls, "from_scratch", scratch)
+    made = []
+    monkeypatch.setattr(controls, "on_fresh_weights", lambda *arguments: made.append(1) or stop())
+    monkeypatch.setattr(controls, "DRAWS", kept)
+    found = measure(case, "quick", store)
+    assert not made
+    assert sum(run["arm"] == "fresh weights" for run in found["runs"]) == kept
+
+
+def test_a_full_measurement_has_curves_over_labels_and_an_answer_for_them(case: Case, monkeypatch):
+    monkeypatch.setattr(controls, "SEEDS", 2)
+    monkeypatch.setattr(controls, "SMALLER", 2)
+    monkeypatch.setitem(RECIPES._entries, "scratch", RECIPES["scratch"].with_(epochs=1, min_updates=2))
+    found = measure(case, "full")
+    sizes = found["label_curves"]["transfer"]["n_train"]
+    assert len(sizes) == 3 and sizes[-1] == case.n_train
+    assert {run["seed"] for run in found["runs"]} == {0, 1}
+    answer = found["labels_to_match"]["scratch"]
+    assert (answer["n"] is None) == (answer["more_than"] == case.n_train)
+    assert found["power_laws"]["transfer"]["fixed_limit"]
+
+
+def test_a_trained_model_is_compared_with_trained_ones(tmp_path: Path, shapes):
+    means = Means(root=tmp_path / "cache", runtime="torch")
+    prospect = look_at(shapes, tiny_source(), means)
+    recipe = RECIPES["finetune"].with_(min_updates=0, epochs=4)
+    chosen = train_trial(prospect, recipe, 3, means, probe=prospect.profile.single)
+    found = measure(_case(chosen, means, shapes), "quick")
+    fresh = next(run for run in found["runs"] if run["arm"] == "fresh weights")
+    assert fresh["points"][-1]["updates"] > 0
+    transfer = next(run for run in found["runs"] if run["arm"] == "transfer")
+    assert transfer["points"][0]["updates"] == 0
+
+
+def test_without_controls_only_trivial_ones_are_compared(case: Case):
+    found = measure(case, "off")
+    assert {c["name"] for c in found["controls"]} == {"majority", "raw pixels"}
+    assert "no control with the same network was run" in found["sentence"]
