@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("REGRAFT_DATA", HERE.parents[1] / "shared" / "data"))
 REGRAFT = [sys.executable, "-m", "regraft"]
 
@@ -55,12 +55,18 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def machine() -> str:
+    """What the figures were taken on, and when."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
+
+
 def store(name: str, header: Sequence[str], rows: Sequence[Sequence[Any]], note: str) -> None:
     """Print a table and keep it as benchmarks/results/NAME.md."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
-    text = f"# {name}\n\n`python benchmarks/{Path(sys.argv[0]).name}`; {machine}. {note}\n\n" + "\n".join(lines) + "\n"
+    text = (
+        f"# {name}\n\n`python benchmarks/{Path(sys.argv[0]).name}`; {machine()}. {note}\n\n" + "\n".join(lines) + "\n"
+    )
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
