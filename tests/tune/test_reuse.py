@@ -315,3 +315,12 @@ def test_every_tensor_is_in_exactly_one_row(tiny, changes: dict) -> None:
     replaced = {f"body.{name}" for name in tiny.source.model.state_dict()}
     assert len(names) == len(set(names)) and set(names) >= replaced | set(network.state_dict())
     assert {n for n, p in network.named_parameters()} >= {n for n in plan.trained if "running" not in n}
+
+
+def test_a_measured_row_is_shown_as_such(tiny) -> None:
+    plan = plan_for(tiny, cut="block2", batch_norm="reestimate", l2_sp=0.1)
+    by_group = {row.group: row for row in plan.rows}
+    assert by_group["block3 · statistics"].batch_norm == "reestimate"
+    table = plan.table()
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert {"source", "fresh"} <= set(cells["start"]) and "0.1 to the source" in cells["decay"]

@@ -40,12 +40,18 @@ def required(field: str, pattern: str, names: Collection[str], *, elsewhere: Ite
             f"{field} = {pattern!r} matches only tensors that {why}: {', '.join(lost[:3])}. "
             f"Match others, for example {field} = {_module(min(names))!r}."
         )
-    near = closest(pattern, {*names, *map(_module, names)}) or f" Names are such as {', '.join(_some(names))}."
+    near = closest(pattern, [*_modules(names), *names]) or f" Names are such as {', '.join(_some(names))}."
     raise RecipeError(f"{field} = {pattern!r} matches no tensor.{near} `regraft inspect SOURCE` lists the layers.")
 
 
 def _module(name: str) -> str:
     return name.rpartition(".")[0] or name
+
+
+def _modules(names: Iterable[str]) -> list[str]:
+    """The modules around some tensors, the outermost first."""
+    parts = [name.split(".") for name in names]
+    return sorted({".".join(path[:i]) for path in parts for i in range(1, len(path))}, key=lambda m: (m.count("."), m))
 
 
 def _some(names: Iterable[str]) -> list[str]:

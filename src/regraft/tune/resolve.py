@@ -130,7 +130,8 @@ def _body_rows(scope: Scope, source: Source, rates: _Rates) -> list[PlanRow]:
         if state == "trained":
             rows += _trained_stage(group, tensors, start, scope, rates)
         else:
-            rows.append(_still_row(group, tensors, state, start, scope))
+            name = f"{group} · statistics" if state == "fitted" else group
+            rows.append(_still_row(name, tensors, state, start, scope))
     return rows
 
 
