@@ -56,9 +56,6 @@ def decide(
         trial = _carry_out(recipe, prospect, n_classes, means, folder, clock)
         return Decision(trial, (trial,), (*why, why_recipe(trial)))
     probe = probe_trial(prospect, RECIPES["probe"], n_classes)
-    if probe.val_accuracy == 1.0:
-        done = "No validation example is left to be won, so nothing was trained further."
-        return Decision(probe, (probe,), (*why, why_probe(prospect), done))
     tuned = explore(probe, means, folder=folder, clock=clock)
     chosen, reasons = _choose(probe, tuned, means)
     return Decision(chosen, (probe, *tuned), (*why, why_probe(prospect), *reasons))
@@ -67,7 +64,9 @@ def decide(
 def _choose(probe: Trial, tuned: Sequence[Trial], means: Means) -> tuple[Trial, list[str]]:
     """The probe, unless the best training is surely better."""
     if not tuned:
-        return probe, ["Nothing was trained further: no training was expected to fit the time."]
+        full = probe.val_accuracy == 1.0
+        reason = "no validation example is left to be won" if full else "no training was expected to fit the time"
+        return probe, [f"Nothing was trained further: {reason}."]
     best = max(tuned, key=merit)
     reasons = [why_trained(trial, gain(trial, probe)) for trial in tuned]
     gained = sure_gain(best, probe, means)

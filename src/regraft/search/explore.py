@@ -27,7 +27,7 @@ KEPT = 3  # one in so many goes on
 
 
 def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[Trial]:
-    """Trials beyond the probe, in the order in which they were made; none if there is no time for any.
+    """Trials beyond the probe, in the order in which they were made; none without time, or with nothing left to win.
 
     Args:
         probe: the trial to beat.
@@ -37,6 +37,8 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     """
     study = Study(folder / STUDY)
     study.add("probe", {"cut": probe.plan.cut}, probe.val_accuracy, {"seconds": probe.seconds})
+    if probe.val_accuracy == 1.0:
+        return []
     budget = max(LEAST_SECONDS, PATIENCE * clock.spent) if clock.left is None else clock.left
     chosen = _chosen(study, ideas(probe.prospect, probe.plan.n_classes), budget)
     first = [_run(idea, study, probe, means, folder, clock, short=True) for idea in chosen]
