@@ -199,3 +199,30 @@ def test_a_source_is_never_changed_by_training_on_it(mixed) -> None:
     before = digest_state(source.model.state_dict())
     trained(mixed, batch_norm="train", dropout=True)
     assert digest_state(source.model.state_dict()) == before == source.weights_digest
+
+
+class Branching(nn.Module):
+    """Branches on values, so that it cannot be exported and stays a whole layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) if x.sum() > -1e9 else x
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train", "reestimate"])
+def test_layers_that_cannot_be_exported_freeze_and_train_alike(batch_norm: str) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), Branching(), Branching(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 3)
+    )
+    source = make_source("test:branching", "python:none:none", {}, model, InputSpec(size=(3, 8, 8)))
+    traced = trace(source.model, torch.zeros(2, 3, 8, 8))
+    assert traced.fallback_reason
+    plan, network, before = trained((source, traced), cut="input", freeze="^1", batch_norm=batch_norm, dropout=True)
+    moved = {n for n, v in network.state_dict().items() if not torch.equal(v, before[n])}
+    low = {n for n in before if n.startswith("body.1.")}
+    measured = {n for row in plan.rows if row.batch_norm == "reestimate" for n in row.names}
+    assert low & moved == low & measured and {"body.2.conv.weight", "body.0.weight"} <= moved
+    assert ("body.2.norm.running_mean" in moved) == (batch_norm != "frozen")

@@ -304,7 +304,8 @@ def _moving(
             continue
         own = affine or [name for name in trained if name.startswith(mean.rpartition(".")[0].rpartition(".")[0])]
         if mean in fresh or (recipe.batch_norm == "train" and any(name in trained for name in own)):
-            moving |= {mean, variance}
+            counter = mean.replace("running_mean", "num_batches_tracked")  # whole layers have one, graphs have not
+            moving |= {mean, variance, counter} & above
         elif recipe.batch_norm == "reestimate":
             measured |= {mean, variance}
     if recipe.batch_norm == "reestimate" and not measured:
