@@ -94,7 +94,7 @@ class Job(Setting):
         recipe: "auto", a named recipe, or a .toml file.
         cut: train above this cut, whatever the recipe says.
         set: "name=value" pairs that overrule the recipe.
-        time_limit: seconds after which nothing new begins.
+        time_limit: seconds for the whole run, quick controls included.
         evidence: "quick" compares with controls within the time of the fit, "off" with trivial ones only; "full"
             repeats everything under several seeds and numbers of labels.
         out: the run folder; None makes a new one below runs/.
@@ -102,14 +102,14 @@ class Job(Setting):
         engine: where work runs.
     """
 
-    recipe: str = field(default="auto", metadata={"help": "auto, probe, finetune, naive, scratch, or a .toml file."})
+    recipe: str = field(default="auto", metadata={"help": "auto, probe, finetune, gradual, naive, scratch, or a .toml file."})
     cut: str | None = field(default=None, metadata={"help": "Train above this cut, whatever the recipe says."})
     set: tuple[str, ...] = field(
         default=(), metadata={"help": "Overrule one field of the recipe, as name=value; may be given several times."}
     )
     time_limit: float | None = field(
         default=None,
-        metadata={"help": "Begin nothing new after this long: 90s, 10m, 2h.", "kind": "duration"},
+        metadata={"help": "For the whole run, quick controls included: 90s, 10m, 2h.", "kind": "duration"},
     )
     evidence: Literal["off", "quick", "full"] = field(
         default="quick",

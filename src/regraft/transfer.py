@@ -24,12 +24,16 @@ from regraft.evidence import (
     wilson,
     write_answers,
 )
+from regraft.evidence.examine import Findings, examine
+from regraft.evidence.predictions import MOST_PICTURES
 from regraft.evidence.record import data_facts, profile_rows, write_curves
 from regraft.job import Job, examples, means, run_path, sources
 from regraft.run import EVIDENCE, METRICS, Listener, RunFolder, peak_rss_mb
 from regraft.search import TRAINING, Clock, Decision, Means, Trial, decide, look_at
 
 SELF_TEST = 8  # pictures kept in the bundle
+# Of a time limit, how much is for finding what to deliver; quick controls then take as long again.
+SEARCH_SHARE = {"off": 0.9, "quick": 0.45, "full": 0.2}
 RUNS = "controls"  # control runs that ended, until evidence.json holds them
 
 
@@ -53,7 +57,7 @@ def transfer(job: Job, *, data: Dataset | None = None, audience: Listener | None
     Raises:
         RegraftError: something is wrong with the input; nothing that was finished is lost.
     """
-    clock = Clock(time.monotonic(), job.time_limit)
+    clock = Clock(time.monotonic(), job.time_limit, SEARCH_SHARE[job.evidence])
     recipe = job.chosen_recipe
     data = data or examples(job)
     opened = sources(job)
@@ -81,6 +85,7 @@ def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, cloc
     metrics = _metrics(job, chosen, correct, fit_seconds)
     _write(folder, decision)
     _write_answers(folder, test, probabilities)
+    _write_trust(folder, examine(chosen, correct), chosen.prospect.features.data.split("train"))
     _save_model(folder, chosen, metrics)
     _finish(folder, metrics, clock, fit_seconds)
     evidence = _prove(job, folder, Case(chosen, correct, fit_seconds, work, _pool(job, chosen)))
@@ -161,6 +166,14 @@ def _write_answers(folder: RunFolder, test: Dataset, probabilities: np.ndarray) 
     write_answers(folder.path / "predictions.csv", rows)
     place = {key: i for i, key in enumerate(test.keys)}
     save_pictures(folder.path, confident_mistakes(rows), lambda key: test.open(place[key]))
+
+
+def _write_trust(folder: RunFolder, found: Findings, train: Dataset) -> None:
+    folder.write_json("trust.json", found.facts)
+    if found.suspects:
+        write_answers(folder.path / "suspects.csv", found.suspects)
+        place = {key: i for i, key in enumerate(train.keys)}
+        save_pictures(folder.path, found.suspects[:MOST_PICTURES], lambda key: train.open(place[key]))
 
 
 def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any]) -> None:
