@@ -102,7 +102,9 @@ class Job(Setting):
         engine: where work runs.
     """
 
-    recipe: str = field(default="auto", metadata={"help": "auto, probe, finetune, gradual, naive, scratch, or a .toml file."})
+    recipe: str = field(
+        default="auto", metadata={"help": "auto, probe, finetune, gradual, naive, scratch, or a .toml file."}
+    )
     cut: str | None = field(default=None, metadata={"help": "Train above this cut, whatever the recipe says."})
     set: tuple[str, ...] = field(
         default=(), metadata={"help": "Overrule one field of the recipe, as name=value; may be given several times."}
