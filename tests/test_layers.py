@@ -18,6 +18,9 @@ ADAPTERS = {
     "torchvision": "source/torchvision_hub.py",
     "transformers": "source/transformers_hub.py",
     "huggingface_hub": "source/transformers_hub.py",
+    "onnx": "source/onnx_file.py",
+    "h5py": "source/keras_file.py",
+    "keras": "source/keras_file.py",
     "openvino": "cache/openvino_cpu.py",
     "ray": "engine/ray.py",
 }

@@ -15,6 +15,8 @@ from regraft.source.embedded import EMBEDDED, open_embedded
 from regraft.source.files import INDEX, SUFFIXES
 from regraft.source.folder import open_folder, open_hf
 from regraft.source.graph_files import GRAPH_FILES, graph_opener, without_fragment
+from regraft.source.keras_file import SUFFIXES as KERAS_FILES
+from regraft.source.keras_file import open_keras
 from regraft.source.onnx_file import open_onnx
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
@@ -26,7 +28,7 @@ Opener = Callable[[str, Request], Source]
 
 _WEB = ("https://", "http://")
 # Endings of files that hold a network or its weights.
-WEIGHT_FILES = (*SUFFIXES, INDEX, ".onnx", *ARCHIVES, *GRAPH_FILES)
+WEIGHT_FILES = (*SUFFIXES, INDEX, ".onnx", *KERAS_FILES, *ARCHIVES, *GRAPH_FILES)
 SCHEMES: Registry[Opener] = Registry("kind of source", SourceError)
 SCHEMES.add("timm", open_timm)
 SCHEMES.add("torchvision", open_torchvision)
@@ -80,6 +82,8 @@ def open_path(path: Path, request: Request) -> Source:
     """A folder, an archive of one, or a weight file as a source."""
     if path.suffix == ".onnx":
         return open_onnx(path, request)
+    if path.suffix in KERAS_FILES:
+        return open_keras(path, request)
     if opener := graph_opener(path):
         return opener(path, request)
     if path.is_dir():
