@@ -12,10 +12,14 @@ from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from regraft.errors import RunError
-from regraft.evidence import render
+from regraft.evidence import RawRun, render
+from regraft.evidence.controls import evidence
+from regraft.evidence.report import percent, points
+from regraft.evidence.runs import Point
 
 MINIMAL = {
     "test": {"accuracy": 0.9, "n": 10, "ci95": [0.6, 0.98]},
@@ -188,6 +192,54 @@ def test_the_verdict_is_one_sentence(found: str, difference: float | None, sente
     (tmp_path / "evidence.json").write_text(json.dumps(evidence))
     assert sentence in _html(tmp_path)
     assert f"# {sentence}"[-20:] in (tmp_path / "report.md").read_text()
+
+
+def _proven(run: Path) -> dict:
+    """Evidence as a full measurement leaves it, at three numbers of labels."""
+    random = np.random.default_rng(3)
+    runs = []
+    for arm, best in (("transfer", 0.93), ("fresh weights", 0.85), ("scratch", 0.8)):
+        for n_train in (20, 40, 50):
+            for seed in (0, 1, 2):
+                ends = [random.random(360) < best - 4 / n_train * at for at in (3.0, 1.5, 1.0)]
+                probe = Point(0, 4.0, ends[-1])
+                way = tuple(Point(100 * i, 2.0 * i, right) for i, right in enumerate(ends))
+                runs.append(RawRun(arm, seed, n_train, way if arm == "scratch" else (probe,), seconds=4.0))
+    found = {"level": "full", **evidence(runs, 50)}
+    (run / "evidence.json").write_text(json.dumps(found))
+    return found
+
+
+def test_the_three_benefits_are_shown_as_evidence_has_them(run: Path):
+    found = _proven(run)
+    page = html.unescape(_html(run)).replace("\xa0", " ")
+    section = page.split('<section id="evidence"')[1].split("<section")[0]
+    for name, benefit in found["benefits"].items():
+        assert f"{name}: " in section
+        assert f">{percent(benefit['transfer'])}<" in section and f">{points(benefit['difference'])}<" in section
+    assert f"{points(found['parts']['weights'])} to the pretrained weights" in section
+    assert "labels take" in section and "Extrapolated by a power law" in section
+    for picture in ("differences", "test-curves", "label-curves"):
+        assert f'id="{picture}-' in section
+    parsed = _Page(_html(run))
+    assert not parsed.wrong and [name for name, n in parsed.ids.items() if n > 1] == []
+    assert (run / "report.md").read_text().count("| asymptote |") == 1
+
+
+def test_what_to_know_before_trusting_it_is_shown(run: Path):
+    before, after = ({"log_loss": 0.4, "ece": ece, "n": 290} for ece in (0.081, 0.03))
+    copy = {"split": "test", "name": "test/a.png", "train": "train/<b>.png", "cosine": 0.99}
+    facts = {"n": {"train": 50, "val": 290, "test": 360}, "temperature": 0.71, "before": before, "after": after}
+    facts |= {"duplicates": [copy], "unlike": [{"name": "far.png", "distance": 0.8}], "n_unlike": 4}
+    (run / "trust.json").write_text(json.dumps(facts | {"right_unlike": 0.5}))
+    page = html.unescape(_html(run)).replace("\xa0", " ")
+    assert "A temperature of 0.71, fitted on the validation split (N = 290)" in page
+    assert "from 8.1 to 3.0 points" in page
+    assert "train/&lt;b&gt;.png" in _html(run)
+    assert "4 of 360 test pictures lie farther" in page and "of these 50.0 % are right" in page
+    assert 'id="reliability-' in page
+    (run / "trust.json").write_text(json.dumps(facts | {"duplicates": [], "right_unlike": None, "n_unlike": 0}))
+    assert "None found among 290 validation and 360 test pictures." in _html(run).replace("\xa0", " ")
 
 
 def test_names_are_text(run: Path):

@@ -152,7 +152,7 @@ def depth_profile(rows: Sequence[dict[str, Any]]) -> Picture:
         turned = {"rotation": 60 if narrow else 40, "ha": "right", "rotation_mode": "anchor"}
         axes.set_xticks(range(len(places)), labels, **turned)
         axes.set_ylabel("right, %")
-        _finish(axes, columns=2 if narrow else 4)
+        finish(axes, columns=2 if narrow else 4)
 
     return draw("profile", alt, plot, 4.1, 4.4)
 
@@ -214,7 +214,8 @@ def _bar(axes: Axes, i: int, row: dict[str, Any]) -> None:
     if row.get("ci95"):
         axes.plot([low, high], [i, i], color=INK, lw=1.4, solid_capstyle="butt")
     weight = "bold" if i == 0 else "normal"
-    axes.text(0, i - 0.27, in_words(row), va="bottom", color=INK, fontweight=weight)
+    # A long name may stand beyond the axes, where there is room; it must not squeeze them.
+    axes.text(0, i - 0.27, in_words(row), va="bottom", color=INK, fontweight=weight).set_in_layout(False)
     inside = low > 30  # a short bar has its number beside it
     colour = PAGE if inside and i == 0 else INK
     x = 1.5 if inside else high + 1.5
@@ -231,12 +232,21 @@ def training_curves(rows: Sequence[dict[str, Any]]) -> Picture:
             shown = [r for r in rows if r.get("run", "") == run and r["val_accuracy"] is not None]
             x, y = [r["updates"] for r in shown], [100 * r["val_accuracy"] for r in shown]
             marker = MARKERS[i % len(MARKERS)]
-            axes.plot(x, y, marker=marker, ms=3.5, lw=1.6, color=SERIES[i % len(SERIES)], label=run or None)
+            axes.plot(
+                x,
+                y,
+                marker=marker,
+                ms=3.5,
+                lw=1.6,
+                color=SERIES[i % len(SERIES)],
+                label=_shortened(run, 34 if narrow else 80) or None,
+            )
         axes.set_xlabel("updates")
         axes.set_ylabel("right on validation, %")
-        _finish(axes, columns=1 if narrow else 3)
+        finish(axes, columns=1)
 
-    return draw("curves", f"Validation accuracy over updates: {'; '.join(last)}.", plot, 3.4, 3.4)
+    height = 3.0 + 0.25 * len(runs)  # names of runs stand above one another
+    return draw("curves", f"Validation accuracy over updates: {'; '.join(last)}.", plot, height, height)
 
 
 def _last(rows: Sequence[dict[str, Any]], run: str) -> float:
@@ -244,7 +254,8 @@ def _last(rows: Sequence[dict[str, Any]], run: str) -> float:
     return values[-1] if values else 0.0
 
 
-def _finish(axes: Axes, columns: int) -> None:
+def finish(axes: Axes, columns: int) -> None:
+    """Grid, margins, and a legend above the axes that names each thing once."""
     axes.grid(axis="y", lw=0.6)
     axes.margins(x=0.03, y=0.08)
     entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))

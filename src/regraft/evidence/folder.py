@@ -24,6 +24,7 @@ class Run:
         profile: profile.json.
         evidence: evidence.json.
         decision: decision.json.
+        trust: trust.json.
         curves: rows of curves.csv; numbers are floats, empty cells None.
         answers: rows of predictions.csv.
         suspects: rows of suspects.csv; truth is the given label, predicted the suggested one.
@@ -36,6 +37,7 @@ class Run:
     profile: list[dict[str, Any]]
     evidence: dict[str, Any]
     decision: dict[str, Any]
+    trust: dict[str, Any]
     curves: list[dict[str, Any]]
     answers: tuple[Answer, ...]
     suspects: tuple[Answer, ...]
@@ -77,6 +79,7 @@ def read_run(path: Path) -> Run:
         profile=_json(path / "profile.json", []),
         evidence=_json(path / "evidence.json", {}),
         decision=_json(path / "decision.json", {}),
+        trust=_json(path / "trust.json", {}),
         curves=_curves(path / "curves.csv"),
         answers=_answers(path / "predictions.csv"),
         suspects=_answers(path / "suspects.csv"),

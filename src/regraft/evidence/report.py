@@ -17,9 +17,13 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
     suspects.csv     the same columns: training examples whose label (truth) a model that did not see them
                      contradicts (predicted)
     pictures/        KEY.jpg, thumbnails of the most confident mistakes and of suspects (`save_pictures`)
-    evidence.json    verdict "helps" | "no difference" | "hurts"; with `Verdict.to_dict()` also control,
-                     difference, ci95, p, n; controls [{name, what?, accuracy, n, ci95?, seconds?}], of which
-                     `what` is shown to people and `name` is what `control` refers to
+    evidence.json    verdict "helps" | "no difference" | "hurts"; control, difference, ci95, p, n, sentence;
+                     controls [{name, what?, accuracy, n, ci95?, seconds?}], of which `what` is shown to people and
+                     `name` is what `control` refers to; from matched controls also benefits {start, slope,
+                     asymptote: `Benefit.to_dict()`}, speed, parts, runs [`RawRun.to_dict()`], and from several
+                     numbers of labels label_curves, power_laws, labels_to_match (`controls.evidence`)
+    trust.json       temperature, before and after {log_loss, ece, n}, duplicates [{split, name, train, cosine}],
+                     unlike [{name, key, distance}], n_unlike, n (`examine`)
     decision.json    why: [sentence]
 """
 
@@ -33,7 +37,7 @@ from typing import Any
 
 from regraft.evidence.folder import Run, read_run
 from regraft.evidence.predictions import MOST_PICTURES, Answer, confident_mistakes
-from regraft.evidence.trust import calibration_error, confusion, per_class
+from regraft.evidence.trust import calibration_error, confusion, per_class, reliability
 
 MOST_CELLS = 20  # classes up to which a confusion matrix is legible as a table
 MOST_PAIRS = 12
@@ -191,6 +195,8 @@ def _page(run: Run) -> dict[str, Any]:
         "headline": headline(run, noun),
         "verdict": run.evidence.get("verdict", ""),
         "evidence": _evidence(run),
+        "proof": _proof(run),
+        "trust": run.trust,
         "why": run.decision.get("why", []),
         "plan": _plan(run.plan),
         "profile": _profile(run.profile, run.metrics),
@@ -264,6 +270,46 @@ def _evidence(run: Run) -> dict[str, Any]:
     return {**run.evidence, "against": against, "rows": rows, "picture": picture}
 
 
+def _proof(run: Run) -> dict[str, Any]:
+    """The three benefits with their pictures, where matched controls were run."""
+    from regraft.evidence import curves
+
+    found = run.evidence
+    if not found.get("benefits"):
+        return {}
+    over_labels = curves.over_labels(found["label_curves"]) if found.get("label_curves") else None
+    return {
+        "benefits": [
+            benefit | {"in_words": curves.WORDS[benefit["control"]]} for benefit in found["benefits"].values()
+        ],
+        "differences": curves.differences(found["benefits"]),
+        "updates": curves.over_updates(found["runs"], run.metrics["n_train"]),
+        "labels": over_labels,
+        "parts": found["parts"],
+        "speed": found["speed"],
+        "words": curves.WORDS,
+        "laws": found.get("power_laws", {}),
+        "needed": _needed(found, run.metrics),
+        "seeds": sum(r["arm"] == "transfer" and r["n_train"] == run.metrics["n_train"] for r in found["runs"]),
+    }
+
+
+def _needed(evidence: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
+    """How many labels each control would need for the accuracy that transfer has."""
+    from regraft.evidence.curves import WORDS
+
+    sentences = []
+    for name, answer in evidence.get("labels_to_match", {}).items():
+        if name == "n_train":
+            continue
+        low, high = answer["ci95"]
+        span = f" (95 % interval {count(low) if low else '–'} to {count(high) if high else 'more than were measured'})"
+        many = f"{count(answer['n'])}{span}" if answer["n"] else f"more than the {count(answer['more_than'])} measured"
+        reached = f"the {percent(answer['target'])} that pretrained weights reach with {count(metrics['n_train'])}"
+        sentences.append(f"{WORDS[name].capitalize()}, {reached} labels take {many}.")
+    return sentences
+
+
 def _plan(plan: dict[str, Any]) -> dict[str, Any]:
     """Rows of the plan for reading, and what share of the parameters is in which state."""
     rows = plan.get("rows", [])
@@ -322,18 +368,22 @@ def _curves(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _answers(run: Run) -> dict[str, Any]:
     """Everything that follows from the answers on the test split."""
+    from regraft.evidence import curves
+
     if not run.answers:
-        return {"confusion": None, "pairs": [], "per_class": [], "ece": None, "mistakes": [], "n_mistakes": 0}
+        nothing = {"confusion": None, "reliability": None, "ece": None}
+        return nothing | {"pairs": [], "per_class": [], "mistakes": [], "n_mistakes": 0}
     classes = run.classes
     place = {name: i for i, name in enumerate(classes)}
     truth, predicted = ([place[getattr(r, side)] for r in run.answers] for side in ("truth", "predicted"))
     counts = confusion(truth, predicted, len(classes))
-    correct = [row.correct for row in run.answers]
+    correct, stated = [row.correct for row in run.answers], [row.probability for row in run.answers]
     return {
         "confusion": _matrix(counts, classes) if len(classes) <= MOST_CELLS else None,
         "pairs": _confused_pairs(counts, classes),
         "per_class": sorted(per_class(counts, classes), key=_weakest_first)[:MOST_CLASSES],
-        "ece": calibration_error([row.probability for row in run.answers], correct),
+        "ece": calibration_error(stated, correct),
+        "reliability": curves.reliability(reliability(stated, correct)),
         "mistakes": _tiles(run, confident_mistakes(run.answers)),
         "n_mistakes": len(correct) - sum(correct),
     }

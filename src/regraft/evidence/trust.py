@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from regraft.evidence.stats import wilson
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,31 @@ def calibration_error(probability: ArrayLike, correct: ArrayLike, bins: int = 15
     place = np.minimum((p * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(place, right - p, minlength=bins)
     return float(np.abs(gaps).sum() / p.size)
+
+
+def reliability(probability: ArrayLike, correct: ArrayLike, bins: int = 10) -> list[dict[str, Any]]:
+    """How often a model is right, by the probability that it stated.
+
+    Args:
+        probability: of the predicted class, (N,), in [0, 1].
+        correct: right or wrong, (N,).
+        bins: bins of equal width; those without examples are left out.
+
+    Returns:
+        {confidence (mean of the bin), accuracy, n, ci95 (Wilson)} for each bin, rising.
+
+    Example:
+        >>> [(b["accuracy"], b["n"]) for b in reliability([0.55, 0.55, 0.95], [1, 0, 1])]
+        [(0.5, 2), (1.0, 1)]
+    """
+    p, right = np.asarray(probability, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    place = np.minimum((p * bins).astype(np.int64), bins - 1)
+    found = []
+    for bin in np.unique(place):
+        inside = place == bin
+        n, k = int(inside.sum()), int(right[inside].sum())
+        found.append({"confidence": float(p[inside].mean()), "accuracy": k / n, "n": n, "ci95": list(wilson(k, n))})
+    return found
 
 
 def suspected_labels(probabilities: ArrayLike, labels: ArrayLike, least: float = 0.5) -> np.ndarray:
