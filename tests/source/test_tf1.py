@@ -18,6 +18,7 @@ from regraft.cli.inspect import command
 from regraft.errors import RegraftError, SourceError
 from regraft.source import Source, expects, load_source, read_variables
 from regraft.source.tf1 import contents, open_variables
+from regraft.source.tf1.schema import messages
 from regraft.spec import InputSpec
 
 FIXTURES = Path(__file__).parent / "fixtures" / "tf1.zip"
@@ -105,6 +106,26 @@ def test_every_file_of_a_checkpoint_opens_it(name: str, networks: Path) -> None:
     source, _ = opened(networks, "conv")
     same = load_source(str(networks / "conv" / name), input=source.input)
     assert same.weights_digest == source.weights_digest
+
+
+def test_the_older_format_holds_the_same_network(networks: Path) -> None:
+    source, _ = opened(networks, "autoencoder")
+    old = load_source(str(networks / "autoencoder/old.ckpt"), input=source.input)
+    assert old.weights_digest == source.weights_digest
+    assert sorted(read_variables(str(networks / "autoencoder/old.ckpt"))) == ["b1", "b2", "weight"]
+
+
+def test_a_graph_that_goes_in_a_circle_is_refused(networks: Path, tmp_path: Path) -> None:
+    for file in (networks / "mlp").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    meta = messages()["MetaGraphDef"].FromString((tmp_path / "model.ckpt.meta").read_bytes())
+    first = next(node for node in meta.graph_def.node if node.name == "dnn/hidden1/Relu")
+    first.input[0] = "dnn/hidden3/Selu"
+    last = next(node for node in meta.graph_def.node if node.name == "dnn/hidden2/MatMul")
+    last.input.append("X")  # so that the placeholder is still on the way
+    (tmp_path / "model.ckpt.meta").write_bytes(meta.SerializeToString())
+    with pytest.raises(SourceError, match="depends on itself"):
+        load_source(f"{tmp_path}#dnn/hidden4/Relu", input=spec_of([48]))
 
 
 def test_moving_averages_are_a_choice(networks: Path) -> None:
@@ -225,6 +246,18 @@ def test_damaged_files_end_in_one_message(name: str, networks: Path, tmp_path: P
         except RegraftError as error:
             refused += bool(str(error))
     assert refused
+
+
+def test_damaged_files_of_the_older_format_end_in_one_message(networks: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.ckpt.meta").write_bytes((networks / "autoencoder/old.ckpt.meta").read_bytes())
+    refused = 0
+    for data in mutations((networks / "autoencoder/old.ckpt").read_bytes(), 200):
+        (tmp_path / "old.ckpt").write_bytes(data)
+        try:  # a few land in the padding of the footer
+            load_source(str(tmp_path / "old.ckpt"), input=spec_of([16]))
+        except RegraftError as error:
+            refused += bool(str(error))
+    assert refused > 180
 
 
 def test_weights_that_are_not_numbers_are_refused(networks: Path, tmp_path: Path) -> None:

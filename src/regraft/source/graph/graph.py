@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from regraft.errors import SourceError
 
 Kind = Literal["weight", "zeros", "ones", "mean", "variance", "constant"]
@@ -121,6 +123,10 @@ def _check(graph: Graph) -> None:
     for tensor in graph.tensors:
         if tensor.kind not in KINDS:
             raise SourceError(f"tensor {tensor.name!r} is of kind {tensor.kind!r}. Known kinds: {', '.join(KINDS)}")
+        if tensor.value is not None and not _holds(tensor):
+            raise SourceError(
+                f"tensor {tensor.name!r} has a value that is not of shape {tensor.shape}; see Graph.to_dict()"
+            )
         _enter(tensor.name, known)
     for node in graph.nodes:
         absent = [name for name in node.inputs if name not in known]
@@ -129,6 +135,13 @@ def _check(graph: Graph) -> None:
         _enter(node.name, known)
     if graph.output not in {node.name for node in graph.nodes}:
         raise SourceError(f"the output {graph.output!r} is none of the graph's nodes. Name one of them")
+
+
+def _holds(tensor: Tensor) -> bool:
+    try:
+        return np.asarray(tensor.value, np.float32).shape == tensor.shape
+    except (TypeError, ValueError):
+        return False
 
 
 def _enter(name: str, known: set[str]) -> None:

@@ -137,7 +137,7 @@ def _fill(value: torch.Tensor, tensor: Tensor) -> None:
         bound = 1 / math.sqrt(max(1, fan_in))
         value.uniform_(-bound, bound)
     elif tensor.kind == "constant" and tensor.value is not None:
-        value.copy_(torch.tensor(tensor.value, dtype=value.dtype).reshape(value.shape))
+        value.copy_(torch.tensor(tensor.value, dtype=value.dtype))
     else:
         value.fill_(1.0 if tensor.kind in ("ones", "variance") else 0.0)
 

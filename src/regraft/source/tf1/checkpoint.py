@@ -113,8 +113,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
 
     def _whole(self, name: str, entry: Entry) -> np.ndarray:
         """Put together from its parts."""
-        whole = np.zeros(entry.shape, np.float32)
         _check_cover(self.path, name, entry)
+        whole = np.zeros(entry.shape, np.float32)
         for part in entry.slices:
             found = self._entries.get(_slice_key(name, part))
             chosen = tuple(slice(start, start + n if n >= 0 else None) for start, n in part)
@@ -235,26 +235,28 @@ def _open_old(path: Path) -> Checkpoint:
             f"{path} is no checkpoint of TensorFlow 1. Pass the prefix of PREFIX.index, or name the architecture of "
             f"another kind of weights: load_source('{path}', arch='timm:NAME')"
         )
-    shapes: dict[str, tuple[int, ...]] = {}
+    metas: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
     for key, value in read_table(data, str(path)):
         found = parsed(messages()["SavedTensorSlices"], value, str(path))
         if not key:
-            shapes = {t.name: tuple(dim.size for dim in t.shape.dim) for t in found.meta.tensor}
-        elif found.data.name in shapes:
-            _lay(arrays, shapes[found.data.name], found.data, path)
+            metas = {meta.name: meta for meta in found.meta.tensor}
+        elif found.data.name in metas:
+            _lay(arrays, metas[found.data.name], found.data, path)
     return Checkpoint(path, {}, [], arrays)
 
 
-def _lay(arrays: dict[str, np.ndarray], shape: tuple[int, ...], saved: Any, path: Path) -> None:
+def _lay(arrays: dict[str, np.ndarray], meta: Any, saved: Any, path: Path) -> None:
     """One part of a tensor in the older format; most have a single one."""
+    shape = tuple(dim.size for dim in meta.shape.dim)
+    saved.data.dtype = meta.type  # which is only said there
     values = tensor_array(saved.data, path, plain=True)
     part = _extents(saved.slice)
     fits = len(part) == len(shape) and 0 <= math.prod(shape) <= MOST_VALUES and min(shape, default=0) >= 0
     chosen = tuple(slice(start, start + n if n >= 0 else None) for start, n in part)
     if fits and saved.name not in arrays and len(values) <= math.prod(shape):
         arrays[saved.name] = np.zeros(shape, values.dtype)
-    if not fits or arrays[saved.name][chosen].size != len(values):
+    if not fits or saved.name not in arrays or arrays[saved.name][chosen].size != len(values):
         raise _damaged(path, f"{saved.name!r} has more or fewer values than its shape says")
     arrays[saved.name][chosen] = values.reshape(arrays[saved.name][chosen].shape)
 
