@@ -10,8 +10,9 @@ from regraft.probe.fitted import Fitted
 from regraft.probe.keep import from_plain, to_plain
 from regraft.probe.lda import lda
 from regraft.probe.logistic import folds, logistic
-from regraft.probe.profile import DepthProfile, ProbeResult, depth_profile, refit, select
+from regraft.probe.profile import DepthProfile, ProbeResult, depth_profile, probe_at, refit, select
 from regraft.probe.ridge import ridge
+from regraft.probe.scores import h_score, leep, logme, nce
 
 __all__ = [
     "Candidate",
@@ -23,8 +24,13 @@ __all__ = [
     "derived",
     "folds",
     "from_plain",
+    "h_score",
     "lda",
+    "leep",
     "logistic",
+    "logme",
+    "nce",
+    "probe_at",
     "raw_pixels",
     "refit",
     "ridge",

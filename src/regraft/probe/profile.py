@@ -28,7 +28,7 @@ from regraft.cut import Traced
 from regraft.errors import DataError
 from regraft.probe.average import LARGEST, average, averaged, columns_of
 from regraft.probe.bench import Bench, fit
-from regraft.probe.candidates import Candidate, Features, derived
+from regraft.probe.candidates import HEADS, Candidate, Features, derived
 from regraft.probe.fitted import Fitted
 from regraft.probe.limits import Costs, TapSet, few_rows, worth_all_rows
 from regraft.probe.results import ProbeResult, select, without_values
@@ -167,6 +167,28 @@ def refit(candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, *,
     blocks = {tap: standardise(X[:, columns_of([tap], widths)]) for tap in widths}
     fits = [fit(m.head, [blocks[tap] for tap in m.taps], y, n_classes, seed) for m in candidate.members]
     return averaged(fits, candidate.members, widths, y)
+
+
+def probe_at(
+    taps: TapSet, features: Features, y_train: np.ndarray, y_val: np.ndarray, n_classes: int, *, seed: int = 0
+) -> ProbeResult:
+    """The best head on one set of features, with its weights.
+
+    Args:
+        taps: what it reads.
+        features: rows (N, D) of a tap for "train" or "val", in the order of the labels.
+        y_train: (N,), integers below n_classes.
+        y_val: (M,); may be empty.
+        n_classes: K.
+        seed: which rows share a fold in cross-validation.
+
+    Raises:
+        DataError: fewer than two classes, or a class without training examples.
+    """
+    _check(y_train, n_classes)
+    bench = Bench(features, y_train, y_val, n_classes, seed)
+    with one_thread():
+        return select(bench.judge(Candidate(taps, head)) for head in HEADS)
 
 
 def _in_depth_order(
