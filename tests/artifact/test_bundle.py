@@ -106,6 +106,8 @@ def test_the_card_has_the_hubs_head(saved: Path):
     assert card["license"] == "unknown"
     assert card["pipeline_tag"] == "image-classification"
     assert card["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.9}
+    gain = card["model-index"][0]["results"][0]["metrics"][1]
+    assert (gain["name"], gain["value"], gain["args"]["ci95"]) == ("gain over from scratch", 0.1, [0.02, 0.18])
     assert "+10.0 points against from scratch" in body
     assert "90.0 % right (95 % interval 74.0 % to 97.0 %)" in body
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,12 @@ def _curves(run: Path) -> None:
 def run(tmp_path: Path) -> Path:
     """A complete run folder."""
     return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def make_run() -> Callable[[Path], Path]:
+    """Makes a complete run folder at a path."""
+    return write_run
 
 
 @pytest.fixture

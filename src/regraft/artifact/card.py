@@ -58,10 +58,18 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
         metrics=metrics,
         evidence=evidence,
         against=control_in_words(evidence) if evidence.get("control") else "",
+        over_scratch=_over_scratch(evidence),
         taps=taps_in_words(config["taps"]),
         dataset=dataset,
         versions=_versions(source["arch"]),
     )
+
+
+def _over_scratch(evidence: dict[str, Any]) -> list[float]:
+    """The 95 % interval of the gain over training from scratch; empty where that was not run."""
+    against = evidence.get("benefits", {}).get("asymptote", {}).get("against", {})
+    scratch = [found for name, found in against.items() if name.startswith("scratch")]
+    return min(scratch, key=lambda found: found["difference"])["ci95"] if scratch else []
 
 
 def _yaml(text: str) -> str:

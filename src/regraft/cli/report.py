@@ -1,4 +1,4 @@
-"""`regraft report`: a run's report, written again from its files."""
+"""`regraft report`: a run's report, written again from its files; of several runs, one page that compares them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ from regraft.evidence import render
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-def command(run_dir: Path) -> None:
-    """Write report.html and report.md of RUN_DIR again."""
-    click.echo(render(run_dir))
+@click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="comparison.html",
+    show_default=True,
+    help="The page that compares several runs.",
+)
+def command(run_dirs: tuple[Path, ...], out: Path) -> None:
+    """Write report.html and report.md of RUN_DIR again; of several, one page beside one another."""
+    if len(run_dirs) == 1:
+        click.echo(render(run_dirs[0]))
+    else:
+        from regraft.evidence.compare import compare
+
+        click.echo(compare(run_dirs, out))

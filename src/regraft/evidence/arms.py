@@ -131,6 +131,13 @@ def from_scratch(
     return _timed(_trained(prospect, recipe, means, None, seconds), began)
 
 
+def scratch_seconds(case: Case) -> float:
+    """About how long training from scratch takes with its whole schedule."""
+    prospect, n_classes = case.chosen.prospect, len(case.data.classes)
+    plan = resolve(RECIPES["scratch"], prospect.source, prospect.traced, n_classes, n_train=case.n_train)
+    return EVALUATING * plan.seconds
+
+
 def _alike(case: Case, source: Source, data: Dataset, seed: int) -> RawRun:
     began = time.perf_counter()
     means = case.with_seed(seed)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from regraft.data import Dataset, Transform, load_pixels
-from regraft.evidence.arms import Case, delivered, from_scratch, on_fresh_weights, transferred
+from regraft.evidence.arms import Case, delivered, from_scratch, on_fresh_weights, scratch_seconds, transferred
 from regraft.evidence.benefits import Benefit, benefits, parts, speed
 from regraft.evidence.labels import label_curve, labels_to_match, power_law
 from regraft.evidence.runs import RawRun, RunStore
@@ -92,7 +92,7 @@ def expected_seconds(case: Case, level: Level) -> float:
     """About how long `measure` will take, from how long the fit took."""
     if level != "full":
         return case.seconds if level == "quick" else 0.0
-    return SEEDS * len(_sizes(case)) * 1.5 * case.seconds
+    return SEEDS * len(_sizes(case)) * (case.seconds + scratch_seconds(case))
 
 
 def evidence(runs: Sequence[RawRun], n_train: int, trivial: Sequence[Control] = ()) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def render(run_dir: str | Path) -> Path:
     run = read_run(Path(run_dir))
     page = _page(run)
     for name in ("report.md", "report.html"):
-        text = _environment().get_template(f"{name}.j2").render(page)
+        text = environment().get_template(f"{name}.j2").render(page)
         temporary = run.path / f".{name}.tmp"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(run.path / name)
@@ -82,7 +82,8 @@ def render(run_dir: str | Path) -> Path:
 
 
 @cache
-def _environment() -> Any:
+def environment() -> Any:
+    """The templates of this stage, with the filters that show numbers."""
     import jinja2
 
     environment = jinja2.Environment(
