@@ -20,6 +20,7 @@ from torch import nn
 
 from regraft.errors import SourceError, closest
 from regraft.registry import Registry
+from regraft.source.plugins import plugin
 from regraft.spec import InputSpec
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
@@ -89,6 +90,8 @@ def split_arch(arch: str) -> tuple[str, str]:
             f"{arch!r} is not an architecture: expected timm:NAME, regraft:NAME or pkg.mod:callable. "
             "For example: --arch regraft.source.cifar_resnet:resnet20"
         )
+    if kind not in ARCHITECTURES:
+        plugin(kind)  # whose module enters its architecture, if there is such a one
     return (kind, name) if kind in ARCHITECTURES else ("python", arch)
 
 

@@ -18,6 +18,7 @@ from regraft.source.graph_files import GRAPH_FILES, graph_opener, without_fragme
 from regraft.source.keras_file import SUFFIXES as KERAS_FILES
 from regraft.source.keras_file import open_keras
 from regraft.source.onnx_file import open_onnx
+from regraft.source.plugins import plugin, plugin_names
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import open_timm, timm_names
@@ -48,8 +49,9 @@ def load_source(
 
     Args:
         uri: `timm:NAME`, `torchvision:NAME`, `hf:NAME_OR_FOLDER`, `regraft:NAME`, `python:pkg.mod:callable`
-            (random weights only), a folder with `config.json` and weights, a weight file, an archive of such a folder, or the `https://`
-            address of a file or an archive.
+            (random weights only), a scheme of another package, a folder with `config.json` and weights, a weight
+            file, a network's own file (.onnx, .keras, .caffemodel and others), an archive of a folder, or the
+            `https://` address of a file or an archive.
         arch: which architecture a bare weight file belongs to: `timm:NAME`, `torchvision:NAME` or
             `pkg.mod:callable`.
         input: what the network expects, where the source does not say it or says it wrongly.
@@ -70,12 +72,17 @@ def load_source(
     """
     request = Request(uri, arch, input, random_weights, seed)
     scheme, colon, name = uri.partition(":")
-    if colon and scheme in SCHEMES:
-        return SCHEMES[scheme](name, request)
+    if colon and (opener := _scheme(scheme)):
+        return opener(name, request)
     path = fetch(uri) if uri.startswith(_WEB) else without_fragment(uri)
     if not path.exists() and graph_opener(path) is None:
         raise _not_found(uri)
     return open_path(path, request)
+
+
+def _scheme(name: str) -> Opener | None:
+    """What opens sources of a kind: our own first, then what other packages bring."""
+    return SCHEMES[name] if name in SCHEMES else plugin(name)
 
 
 def open_path(path: Path, request: Request) -> Source:
@@ -114,7 +121,7 @@ SCHEMES.add("python", open_python)
 
 
 def _not_found(uri: str) -> SourceError:
-    known = [f"{scheme}:" for scheme in SCHEMES]
+    known = [f"{scheme}:" for scheme in (*SCHEMES, *plugin_names())]
     scheme, colon, _ = uri.partition(":")
     if colon:
         return SourceError(

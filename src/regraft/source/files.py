@@ -6,6 +6,7 @@ import argparse
 import json
 import pickletools
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from regraft.errors import SourceError
 
 INDEX = ".index.json"
-SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
+SUFFIXES = (".safetensors", ".pt", ".pt2", ".pth", ".th", ".bin", ".ckpt", ".tar")
 _CONVERT = (
     "import torch, safetensors.torch as s; "
     "c = torch.load({path!r}, weights_only=False, map_location='cpu'); "
@@ -132,7 +133,25 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
+def _refuse_program(path: Path) -> None:
+    """A program of torch.export: PyTorch opens it by unpickling and by evaluating expressions in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_program = any(name.endswith(("models/model.json", "serialized_exported_program.json"))
+                             for name in archive.namelist())  # fmt: skip
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # a damaged file is explained by its reader
+    if is_program:
+        raise SourceError(
+            f"{path} is a program of torch.export, which PyTorch cannot open without running code that it may carry "
+            "(torch.export.load unpickles parts of it and evaluates its size expressions). If you trust its maker, "
+            'convert it where that may run: python -c "import torch; p = torch.export.load('
+            f"'{path}'); torch.onnx.export(p, dynamo=True).save('net.onnx')\" and pass net.onnx"
+        )
+
+
 def _read_torch(path: Path) -> Any:
+    _refuse_program(path)
     try:
         with torch.serialization.safe_globals(_PLAIN_VALUES):
             return torch.load(path, weights_only=True, map_location="cpu")
@@ -143,8 +162,10 @@ def _read_torch(path: Path) -> Any:
 def _explain(path: Path, text: str) -> SourceError:
     if "TorchScript" in text:
         return SourceError(
-            f"{path} is a TorchScript program, expected a checkpoint of plain tensors. Save its weights: "
-            f"torch.save(torch.jit.load('{path}').state_dict(), 'weights.pt') and pass weights.pt"
+            f"{path} is a TorchScript program, which torch.export does not take apart; expected a checkpoint of plain "
+            f"tensors. Save its weights: torch.save(torch.jit.load('{path}').state_dict(), 'weights.pt') and pass "
+            "weights.pt with its architecture; or all of it: torch.onnx.export(torch.jit.load(…), (example,), "
+            "'net.onnx', dynamo=False) and pass net.onnx"
         )
     wanted = _wanted_global(path, text)
     if wanted:

@@ -63,8 +63,8 @@ def _refuse(layer: Layer, what: str) -> SourceError:
 
 def _axis(layer: Layer, value: Value, default: int = -1) -> int:
     """An axis of Keras's as ours: pictures have their channels second here."""
-    given: Any = layer.config.get("axis", default)
-    axis = int(given[0] if isinstance(given, list) and len(given) == 1 else given) % len(value.shape)
+    given = layer.config.get("axis", default)
+    axis = np.asarray(given).reshape(-1).item() % len(value.shape)
     return (0, 2, 3, 1)[axis] if value.spatial else axis
 
 
