@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from fastai.vision.all import ImageDataLoaders, Resize, set_seed, vision_learner
+from fastai.callback.core import Callback, CancelValidException
+from fastai.vision.all import ImageDataLoaders, Normalize, Resize, default_split, set_seed, vision_learner
+from fastai.vision.learner import model_meta
 from task import EmbeddedTrunk, Task
+from torch import nn
 
 SETTINGS = {
     "default": {"bs": 64, "epochs": 4, "freeze_epochs": 1},
@@ -12,20 +15,28 @@ SETTINGS = {
 }
 
 
+class NoValidation(Callback):
+    """Validation after each epoch is only shown: nothing is chosen by it."""
+
+    def before_validate(self):
+        raise CancelValidException
+
+
 def learner(task: Task, dls: ImageDataLoaders):
     if not task.source.startswith("regraft:"):
         return vision_learner(dls, f"local-dir:{task.source}")
     network, _ = task.network()
     spec = task.cell["input"]
-    from fastai.vision.all import Normalize
-
     dls.add_tfms([Normalize.from_stats(spec["mean"], spec["std"])], "after_batch")
-    return vision_learner(dls, lambda pretrained: network, cut=lambda m: _body(m), normalize=False)
+
+    def arch(pretrained):
+        return network
+
+    model_meta[arch] = {"cut": _body, "split": default_split}  # vision_learner's own `cut` goes nowhere in fastai 2.8
+    return vision_learner(dls, arch, normalize=False)
 
 
-def _body(model):
-    from torch import nn
-
+def _body(model: nn.Module) -> nn.Module:
     return nn.Sequential(EmbeddedTrunk(model))
 
 
@@ -39,7 +50,8 @@ def main() -> None:
     )
     learn = learner(task, dls)
     with learn.no_bar(), learn.no_logging():
-        learn.fine_tune(how["epochs"], freeze_epochs=how["freeze_epochs"])
+        skipped = [] if task.timed else [NoValidation()]
+        learn.fine_tune(how["epochs"], freeze_epochs=how["freeze_epochs"], cbs=skipped)
         files = [path for path, _ in task.pictures("test").samples]
         scores, _ = learn.get_preds(dl=dls.test_dl(files))
     assert list(dls.vocab) == task.classes

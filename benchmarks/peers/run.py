@@ -93,7 +93,8 @@ def _ours(run: Run, folder: Path, work: Path) -> tuple[str, float, dict]:
 
 def _peer(run: Run, folder: Path) -> tuple[str, float, dict]:
     script = PEERS / run.contestant.script
-    done = timed([PYTHON, str(script), str(folder), run.contestant.name, run.setting])
+    how = "timed" if run.quiet else "untimed"
+    done = timed([PYTHON, str(script), str(folder), run.contestant.name, run.setting, how])
     return done.result["right"], done.seconds, {}
 
 

@@ -21,17 +21,22 @@ from torchvision.datasets import ImageFolder
 
 @dataclass(frozen=True)
 class Task:
-    """A cell as a peer gets it: `python SCRIPT.py FOLDER CONTESTANT SETTING`."""
+    """A cell as a peer gets it: `python SCRIPT.py FOLDER CONTESTANT SETTING timed|untimed`.
+
+    Where time does not count, a script may leave out what does not change its answer.
+    """
 
     folder: Path
     contestant: str
     setting: str
+    timed: bool
 
     @classmethod
     def given(cls) -> Task:
         """From the command line; all random numbers start from the cell's seed."""
-        task = cls(Path(sys.argv[1]), *sys.argv[2:])
+        task = cls(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "timed")
         torch.manual_seed(task.seed)
+        sys.stdout = sys.stderr  # libraries print; the answer has standard output to itself
         return task
 
     @cached_property
@@ -101,7 +106,10 @@ class Task:
         truth = [label for _, label in self.pictures("test").samples]
         assert len(predicted) == len(truth)
         right = [p == t for p, t in zip(predicted, truth, strict=True)]
-        print(json.dumps({"accuracy": sum(right) / len(right), "n": len(right), "right": bits(right)}))
+        print(
+            json.dumps({"accuracy": sum(right) / len(right), "n": len(right), "right": bits(right)}),
+            file=sys.__stdout__,
+        )
 
 
 def bits(right: list[bool]) -> str:
