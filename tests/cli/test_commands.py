@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from conftest import TINY  # type: ignore[import-not-found]
 
 
@@ -13,6 +15,20 @@ def test_inspect_lists_cuts_with_names_and_shapes(run, weights):
     facts = json.loads(answer.out)
     assert facts["cuts"][0]["name"] == "input" and facts["cuts"][0]["shape"] == [3, 32, 32]
     assert all({"name", "shape"} <= cut.keys() for cut in facts["cuts"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--set", "drop_above=block2"), ("--set", "taps=block2@2"), ("--cut", "block3")],
+    ids=" ".join,
+)
+def test_plan_and_fit_find_a_probe_for_where_the_recipe_reads(run, pictures, weights, tmp_path, words):
+    common = (pictures, "--source", weights, "--arch", TINY, "--recipe", "finetune", "--set", "min_updates=5", *words)
+    planned = run("plan", *common, "--json")
+    fitted = run("fit", *common, "--evidence", "off", "--out", tmp_path / "run", "--json")
+    assert (planned.status, fitted.status) == (0, 0), planned.err + fitted.err
+    [plan] = json.loads(planned.out)
+    assert plan["taps"] == json.loads((tmp_path / "run/plan.json").read_text())["taps"]
 
 
 def test_inspect_counts_a_dataset(run, pictures):

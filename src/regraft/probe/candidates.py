@@ -66,7 +66,7 @@ def derived(features: Features, traced: Traced, n_rows: int = 0) -> Features:
 
     def rows(tap: Tap, split: str) -> np.ndarray:
         finer, cut = wanted.get(tap.cut, (tap, None))
-        if cut is None or not 0 < tap.grid < finer.grid:
+        if cut is None or not 0 < tap.grid < finer.grid or finer.grid % tap.grid:
             return features(tap, split)
         return _plan(cut, finer.grid).coarsen(features(finer, split), tap.grid)
 

@@ -9,6 +9,7 @@ from regraft.search.decide import Decision, decide, plan_of
 from regraft.search.explain import describe_probe
 from regraft.search.features import Features, Means
 from regraft.search.prospect import Prospect, look_at, randomised, traced_source
+from regraft.search.starts import probe_for
 from regraft.search.trial import TRAINING, Trial, again, probe_trial, train_trial
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "describe_probe",
     "look_at",
     "plan_of",
+    "probe_for",
     "probe_trial",
     "randomised",
     "traced_source",

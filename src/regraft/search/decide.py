@@ -11,6 +11,7 @@ from regraft.search.explain import why_chosen, why_probe, why_recipe, why_source
 from regraft.search.explore import explore, merit
 from regraft.search.features import Means
 from regraft.search.prospect import Prospect, randomised
+from regraft.search.starts import probe_for
 from regraft.search.trial import TRAINING, Trial, probe_trial, train_trial
 from regraft.search.validate import gain, sure_gain
 from regraft.tune import RECIPES, Plan, Recipe, steps, whole
@@ -75,11 +76,10 @@ def _choose(probe: Trial, tuned: Sequence[Trial], means: Means) -> tuple[Trial, 
 
 def plan_of(prospect: Prospect, recipe: Recipe | None, n_classes: int) -> Plan:
     """What a recipe would train on a source; for None, what fine-tuning from the best single probe would."""
-    probe = prospect.profile.single if recipe is None else prospect.profile.best
+    probe = probe_for(prospect, recipe) if recipe else prospect.profile.single
     recipe = recipe or RECIPES["finetune"]
     n_train = len(prospect.features.labels("train"))
-    started = probe if recipe.head == "probe" else None
-    plans = steps(recipe, prospect.source, prospect.traced, n_classes, probe=started, n_train=n_train)
+    plans = steps(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)
     return whole(recipe, plans)
 
 
@@ -88,6 +88,6 @@ def _carry_out(recipe: Recipe, prospect: Prospect, n_classes: int, means: Means,
         prospect = randomised(prospect, means)
     if not recipe.epochs and recipe.taps == "auto":
         return probe_trial(prospect, recipe, n_classes)
-    probe = prospect.profile.best if recipe.head == "probe" else None
+    probe = probe_for(prospect, recipe)
     checkpoint = folder / TRAINING / f"{recipe.name}.pt"
     return train_trial(prospect, recipe, n_classes, means, probe=probe, checkpoint=checkpoint, time_limit=clock.left)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from regraft.probe import ProbeResult, refit
+from regraft.probe import ProbeResult
 from regraft.search.prospect import Prospect
-from regraft.search.trial import joined
+from regraft.search.starts import with_values
 from regraft.tune import RECIPES, Plan, Recipe, resolve, tap_name
 
 # Stages below the head that are trained, for few and for many examples of a class.
@@ -82,15 +82,6 @@ def _starts(prospect: Prospect) -> Iterator[ProbeResult]:
     last = max(of_last, key=lambda r: r.score, default=None)
     if last and last.candidate.taps != profile.single.candidate.taps and last.score > profile.single.score - _FAR:
         yield with_values(prospect, last)
-
-
-def with_values(prospect: Prospect, result: ProbeResult) -> ProbeResult:
-    """A result of the profile whose head has its weights; they are fitted again if they were dropped."""
-    if not result.fitted.head.weight.is_meta:
-        return result
-    features = prospect.features
-    X = joined(features, result.candidate.taps, "train")
-    return replace(result, fitted=refit(result.candidate, X, features.labels("train"), len(features.data.classes)))
 
 
 def _cuts(prospect: Prospect, probe: ProbeResult) -> list[str]:

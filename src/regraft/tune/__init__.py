@@ -15,6 +15,7 @@ from regraft.tune.recipe import Recipe
 from regraft.tune.recipes import RECIPES
 from regraft.tune.resolve import resolve
 from regraft.tune.rows import ArrayRows, CacheRows, LiveRows, Rows
+from regraft.tune.scope import choose_taps
 from regraft.tune.start import fresh_head, frozen_prefix, starting_head, upper_network
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PlanRow",
     "Recipe",
     "Rows",
+    "choose_taps",
     "feature_width",
     "fresh_head",
     "frozen_prefix",

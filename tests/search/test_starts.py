@@ -1,0 +1,108 @@
+"""A recipe that starts from a probe finds one that reads where the recipe lets its head read."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from regraft.cache import Tap
+from regraft.data import read
+from regraft.errors import CutError, RecipeError
+from regraft.search import Clock, Means, Prospect, Trial, decide, look_at, plan_of, probe_for
+from regraft.testing import tiny_images, tiny_source
+from regraft.tune import RECIPES, Recipe
+
+SHORT = RECIPES["finetune"].with_(epochs=1, min_updates=0)
+
+
+@pytest.fixture(scope="module")
+def means(tmp_path_factory: pytest.TempPathFactory) -> Means:
+    return Means(tmp_path_factory.mktemp("cache"), runtime="torch")
+
+
+@pytest.fixture(scope="module")
+def prospect(means: Means) -> Prospect:
+    X, y = tiny_images(12)
+    return look_at(read((X, y)), tiny_source(), means)
+
+
+def carried_out(prospect: Prospect, recipe: Recipe, means: Means, folder: Path) -> Trial:
+    return decide([prospect], recipe, 3, means, folder=folder, clock=Clock(time.monotonic())).chosen
+
+
+def places(prospect: Prospect, trial: Trial) -> list[int]:
+    return [prospect.traced.cut(tap.cut).index for tap in trial.plan.taps]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"drop_above": "block2"},
+        {"drop_above": "block1", "cut": "stem"},
+        {"taps": "block2@2"},
+        {"taps": "block1+block3"},  # which no candidate of the profile reads
+        {"taps": "block2@3"},
+        {"taps": "feature"},
+        {"cut": "block3"},
+        {"cut": "block2", "unfreeze": 2},
+        {"taps": "block2@2", "epochs": 0},
+    ],
+    ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_training_starts_from_a_probe_that_fits_the_recipe(
+    prospect: Prospect, means: Means, tmp_path: Path, changes: dict
+) -> None:
+    recipe = SHORT.with_(**changes)
+    trial = carried_out(prospect, recipe, means, tmp_path)
+    assert trial.probe is not None and trial.plan.taps == tuple(trial.probe.candidate.taps)
+    assert trial.plan.taps == plan_of(prospect, recipe, 3).taps
+    assert trial.probe.fitted.head.weight.detach().abs().max() > 0
+    if recipe.drop_above:
+        assert max(places(prospect, trial)) <= prospect.traced.cut(recipe.drop_above).index
+    if recipe.cut != "auto":
+        assert min(places(prospect, trial)) >= prospect.traced.cut(recipe.cut).index
+
+
+def test_the_best_probe_is_taken_wherever_it_fits(prospect: Prospect) -> None:
+    assert probe_for(prospect, SHORT) is prospect.profile.best
+    assert probe_for(prospect, SHORT.with_(cut="input")) is prospect.profile.best
+    assert probe_for(prospect, SHORT.with_(head="fresh")) is None
+
+
+def test_training_above_the_lowest_place_of_an_average_starts_from_the_single_probe(prospect: Prospect) -> None:
+    """The average of heads reads low stages too; what is trained above them has to leave it."""
+    low, high = (
+        next(r for r in prospect.profile.results if [t.cut for t in r.candidate.taps] == [cut])
+        for cut in ("stem", "block3")
+    )
+    profile = replace(prospect.profile, best=low, single=high)
+    lifted = probe_for(replace(prospect, profile=profile), SHORT.with_(cut="block2"))
+    assert lifted is not None and lifted.candidate == high.candidate
+
+
+def test_a_probe_fitted_for_the_recipe_is_the_start_of_training(prospect: Prospect, means: Means, tmp_path: Path):
+    """Epoch 0 scores as the probe does, whose weights were dropped from the profile or never fitted."""
+    for taps in ("block2@2", "block1+block3"):
+        trial = carried_out(prospect, SHORT.with_(taps=taps), means, tmp_path / taps)
+        assert trial.history is not None and trial.probe is not None
+        assert trial.history.rows[0].val_accuracy == pytest.approx(trial.probe.val_accuracy)
+
+
+def test_what_is_misspelt_is_refused(prospect: Prospect, means: Means, tmp_path: Path) -> None:
+    with pytest.raises(CutError, match="block2"):
+        carried_out(prospect, SHORT.with_(taps="blok2@2"), means, tmp_path)
+    with pytest.raises(RecipeError, match="lies below"):
+        carried_out(prospect, SHORT.with_(taps="block1", cut="block3"), means, tmp_path)
+
+
+def test_the_probe_of_a_recipe_agrees_with_one_of_the_profile(prospect: Prospect) -> None:
+    found = probe_for(prospect, SHORT.with_(taps="block2@2"))
+    assert found is not None and found.candidate.taps == (Tap("block2", 2),)
+    again = next(r for r in prospect.profile.results if r.candidate == found.candidate)
+    assert found.score == again.score and not torch.equal(found.fitted.head.weight, torch.zeros(1))
+    assert np.isfinite(found.log_loss)
