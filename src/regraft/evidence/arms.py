@@ -17,7 +17,7 @@ import torch
 from regraft.data import Dataset
 from regraft.evidence.runs import Point, RawRun
 from regraft.probe import ProbeResult
-from regraft.search import Features, Means, Prospect, Trial, look_at, traced_source
+from regraft.search import Features, Means, Prospect, Trial, look_at, probe_for, traced_source
 from regraft.search.trial import rows_at
 from regraft.source import Source, with_random_weights
 from regraft.tune import (
@@ -144,7 +144,7 @@ def _alike(case: Case, source: Source, data: Dataset, seed: int) -> RawRun:
     recipe = case.chosen.plan.recipe
     probed = recipe.head == "probe"
     prospect = look_at(data, source, means) if probed else _unprofiled(case, source, data, means)
-    probe = prospect.profile.best if probed else None
+    probe = probe_for(prospect, recipe.with_(cut="auto"))
     if case.chosen.history is None and probe is not None:
         run = _closed_form(prospect, probe, case.chosen.plan.n_classes)
     else:
