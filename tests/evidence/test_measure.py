@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import regraft.evidence.controls as controls
+import regraft.evidence.depth as depth
+from regraft.cache import Tap
+from regraft.cut import between
 from regraft.evidence import Case, RunStore, measure
 from regraft.evidence.runs import RawRun
+from regraft.head import LinearHead
 from regraft.search import Means, look_at, probe_trial, train_trial
 from regraft.testing import tiny_source
-from regraft.tune import RECIPES
+from regraft.tune import RECIPES, network_above
 
 
 @pytest.fixture
@@ -69,6 +75,8 @@ def test_a_full_measurement_has_curves_over_labels_and_an_answer_for_them(case: 
     monkeypatch.setattr(controls, "SEEDS", 2)
     monkeypatch.setattr(controls, "SMALLER", 2)
     monkeypatch.setitem(RECIPES._entries, "scratch", RECIPES["scratch"].with_(epochs=1, min_updates=2))
+    monkeypatch.setattr(depth, "RECIPE", depth.RECIPE.with_(min_updates=4))
+    monkeypatch.setattr(depth, "CUTS", 1)
     found = measure(case, "full")
     sizes = found["label_curves"]["transfer"]["n_train"]
     assert len(sizes) == 3 and sizes[-1] == case.n_train
@@ -76,6 +84,23 @@ def test_a_full_measurement_has_curves_over_labels_and_an_answer_for_them(case: 
     answer = found["labels_to_match"]["scratch"]
     assert (answer["n"] is None) == (answer["more_than"] == case.n_train)
     assert found["power_laws"]["transfer"]["fixed_limit"]
+    assert [row["variant"] for row in found["depth"][:3]] == ["kept", "parted", "tuned"]
+
+
+def test_parted_layers_are_fresh_above_the_cut_and_the_sources_below(case: Case):
+    traced = case.chosen.prospect.traced
+    cut = depth.chosen_cuts(case)[0]
+    network = network_above(traced, "input", [Tap(traced.feature.name)], LinearHead.zeros(32, 3), source=case.source)
+    # The tiny source itself is made with seed 0.
+    depth.refresh_above(
+        network, replace(case, means=case.with_seed(5)), cut
+    )
+    above = between(traced, cut, [traced.feature.name]).state_dict().keys()
+    source = case.source.model.state_dict()
+    for name, tensor in network.state_dict().items():
+        if name.startswith("body.") and tensor.ndim > 1:
+            inner = name.removeprefix("body.")
+            assert torch.equal(tensor, source[inner]) == (inner not in above)
 
 
 def test_a_trained_model_is_compared_with_trained_ones(tmp_path: Path, shapes):

@@ -24,6 +24,7 @@ from regraft.tune import (
     RECIPES,
     Event,
     Network,
+    Plan,
     Recipe,
     Rows,
     resolve,
@@ -188,6 +189,12 @@ def _trained(
     n_train, n_classes = len(prospect.features.labels("train")), len(prospect.features.data.classes)
     plan = resolve(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)
     network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
+    return watched(prospect, plan, network, means, time_limit)
+
+
+def watched(prospect: Prospect, plan: Plan, network: Network, means: Means, time_limit: float | None) -> RawRun:
+    """Train a network as its plan says, and note what it has right on the test split at each evaluation."""
+    began = time.perf_counter()
     watch = _Watch(network, rows_at(prospect, plan, "test"))
     history = train(
         plan,
@@ -199,7 +206,8 @@ def _trained(
         on_event=watch,
         time_limit=time_limit,
     )
-    return RawRun("", 0, n_train, tuple(watch.points), watch.epochs.index(history.kept_epoch))
+    kept, took = watch.epochs.index(history.kept_epoch), time.perf_counter() - began
+    return RawRun("", means.seed, plan.n_train, tuple(watch.points), kept, took)
 
 
 class _Watch:

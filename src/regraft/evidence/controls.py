@@ -16,6 +16,7 @@ import torch
 from regraft.data import Dataset, Transform, load_pixels
 from regraft.evidence.arms import Case, delivered, from_scratch, on_fresh_weights, scratch_seconds, transferred
 from regraft.evidence.benefits import Benefit, benefits, parts, speed
+from regraft.evidence.depth import depth_effects
 from regraft.evidence.labels import label_curve, labels_to_match, power_law
 from regraft.evidence.runs import RawRun, RunStore
 from regraft.evidence.stats import verdict_against_best, wilson
@@ -85,7 +86,8 @@ def measure(case: Case, level: Level, store: RunStore | None = None) -> dict[str
         return {"level": "off", **_against_trivial(case, trivial)}
     store = store or RunStore(None)
     runs = _quick(case, store) if level == "quick" else _full(case, store)
-    return {"level": level, **evidence(runs, case.n_train, trivial)}
+    depth = {"depth": depth_effects(case, store)} if level == "full" else {}
+    return {"level": level, **evidence(runs, case.n_train, trivial), **depth}
 
 
 def expected_seconds(case: Case, level: Level) -> float:

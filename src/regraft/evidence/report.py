@@ -21,7 +21,8 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
                      controls [{name, what?, accuracy, n, ci95?, seconds?}], of which `what` is shown to people and
                      `name` is what `control` refers to; from matched controls also benefits {start, slope,
                      asymptote: `Benefit.to_dict()`}, speed, parts, runs [`RawRun.to_dict()`], and from several
-                     numbers of labels label_curves, power_laws, labels_to_match (`controls.evidence`)
+                     numbers of labels label_curves, power_laws, labels_to_match (`controls.evidence`); depth
+                     [{cut, variant, accuracy, ci95, n, seconds}] (`depth_effects`)
     trust.json       temperature, before and after {log_loss, ece, n}, duplicates [{split, name, train, cosine}],
                      unlike [{name, key, distance}], n_unlike, n (`examine`)
     decision.json    why: [sentence]
@@ -35,6 +36,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from regraft.evidence.depth import in_words
 from regraft.evidence.folder import Run, read_run
 from regraft.evidence.predictions import MOST_PICTURES, Answer, confident_mistakes
 from regraft.evidence.trust import calibration_error, confusion, per_class, reliability
@@ -196,6 +198,7 @@ def _page(run: Run) -> dict[str, Any]:
         "headline": headline(run, noun),
         "verdict": run.evidence.get("verdict", ""),
         "evidence": _evidence(run),
+        "depth": {"rows": run.evidence.get("depth", []), "sentences": in_words(run.evidence.get("depth", []))},
         "proof": _proof(run),
         "trust": run.trust,
         "why": run.decision.get("why", []),

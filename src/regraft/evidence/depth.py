@@ -1,0 +1,116 @@
+"""From general to specific: what breaks when layers are frozen, or parted from the neighbours they grew up with.
+
+At each of a few cuts the same network is trained on the target three times, with one recipe:
+
+    kept        frozen below the cut, the source's layers above it tuned
+    parted      frozen below the cut, fresh layers above it
+    tuned       fresh layers above the cut, everything trained
+
+`kept` less `parted` is what the source's upper layers add to its lower ones; `tuned` less `parted` what freezing costs.
+
+References:
+    J. Yosinski, J. Clune, Y. Bengio, H. Lipson, How transferable are features in deep neural networks?, 2014,
+    arXiv:1411.1792.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from regraft.cut import between
+from regraft.evidence.arms import Case, watched
+from regraft.evidence.runs import RawRun, RunStore
+from regraft.evidence.stats import wilson
+from regraft.source import with_random_weights
+from regraft.tune import Network, Recipe, resolve, starting_head, upper_network
+
+CUTS = 3
+VARIANTS = ("kept", "parted", "tuned")
+# One recipe for all: rates that fresh layers can learn with and that old ones survive.
+RECIPE = Recipe(
+    "depth",
+    head="fresh",
+    taps="feature",
+    epochs=1,
+    min_updates=200,
+    lr=1e-3,
+    layer_decay=1.0,
+    batch_norm="train",
+)
+
+
+def depth_effects(case: Case, store: RunStore) -> list[dict[str, Any]]:
+    """Train the three variants at a few cuts.
+
+    Args:
+        case: the delivered model, whose source is taken apart.
+        store: where runs that end are kept.
+
+    Returns:
+        Rows {cut, variant, accuracy, ci95 (Wilson), n, seconds}, in order of depth.
+    """
+    rows = []
+    for cut in chosen_cuts(case):
+        for variant in VARIANTS:
+            arm = f"{variant} at {cut}".replace("/", "-")
+            run = store.get(arm, case.means.seed, case.n_train, lambda c=cut, v=variant: _carried_out(case, c, v))
+            rows.append(_row(cut, variant, run))
+    return rows
+
+
+def chosen_cuts(case: Case) -> list[str]:
+    """At about a quarter, a half and three quarters of the stages that have parameters above and below."""
+    stages = case.chosen.prospect.traced.stages
+    top = stages[-1].params_below
+    inner = [stage.name for stage in stages if 0 < stage.params_below < top and not stage.needs_input]
+    places = np.linspace(0, len(inner) - 1, CUTS + 2)[1:-1] if inner else []
+    return list(dict.fromkeys(inner[round(float(place))] for place in places))
+
+
+def _carried_out(case: Case, cut: str, variant: str) -> RawRun:
+    prospect = case.chosen.prospect
+    recipe = RECIPE.with_(cut="input" if variant == "tuned" else cut)
+    plan = resolve(recipe, prospect.source, prospect.traced, len(case.data.classes), n_train=case.n_train)
+    head = starting_head(plan, prospect.traced, None)
+    network = upper_network(plan, prospect.source, prospect.traced, head)
+    if variant != "kept":
+        refresh_above(network, case, cut)
+    return watched(prospect, plan, network, case.means, None)
+
+
+def refresh_above(network: Network, case: Case, cut: str) -> None:
+    """Fresh values for every tensor that is first used above the cut."""
+    traced = case.chosen.prospect.traced
+    above = between(traced, cut, [traced.feature.name]).state_dict().keys()
+    fresh = with_random_weights(case.source, case.means.seed).model.state_dict()
+    with torch.no_grad():
+        network.load_state_dict({f"body.{name}": fresh[name] for name in above if name in fresh}, strict=False)
+
+
+def _row(cut: str, variant: str, run: RawRun) -> dict[str, Any]:
+    right, n = int(run.correct.sum()), len(run.correct)
+    figures = {"accuracy": right / n, "ci95": list(wilson(right, n)), "n": n}
+    return {"cut": cut, "variant": variant, **figures, "seconds": round(run.seconds, 2)}
+
+
+def in_words(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the rows say, one sentence for each cut.
+
+    Example:
+        >>> rows = [{"cut": "layer2", "variant": v, "accuracy": a} for v, a in zip(VARIANTS, (0.9, 0.8, 0.85))]
+        >>> in_words(rows)
+        ['Cut at layer2: new layers above cost 10.0 points; freezing what lies below costs 5.0.']
+    """
+    by_cut: dict[str, dict[str, float]] = {}
+    for row in rows:
+        by_cut.setdefault(row["cut"], {})[row["variant"]] = 100 * row["accuracy"]
+    return [_sentence(cut, a["kept"] - a["parted"], a["tuned"] - a["parted"]) for cut, a in by_cut.items()]
+
+
+def _sentence(cut: str, lost: float, freezing: float) -> str:
+    new = f"new layers above {'cost' if lost >= 0 else 'gain'} {abs(lost):.1f} points"
+    return f"Cut at {cut}: {new}; freezing what lies below {'costs' if freezing >= 0 else 'gains'} {abs(freezing):.1f}."
