@@ -92,9 +92,7 @@ def test_parted_layers_are_fresh_above_the_cut_and_the_sources_below(case: Case)
     cut = depth.chosen_cuts(case)[0]
     network = network_above(traced, "input", [Tap(traced.feature.name)], LinearHead.zeros(32, 3), source=case.source)
     # The tiny source itself is made with seed 0.
-    depth.refresh_above(
-        network, replace(case, means=case.with_seed(5)), cut
-    )
+    depth.refresh_above(network, replace(case, means=case.with_seed(5)), cut)
     above = between(traced, cut, [traced.feature.name]).state_dict().keys()
     source = case.source.model.state_dict()
     for name, tensor in network.state_dict().items():
@@ -119,3 +117,11 @@ def test_without_controls_only_trivial_ones_are_compared(case: Case):
     found = measure(case, "off")
     assert {c["name"] for c in found["controls"]} == {"majority", "raw pixels"}
     assert "no control with the same network was run" in found["sentence"]
+
+
+def test_scratch_without_time_is_left_out_and_that_is_said(case: Case, monkeypatch):
+    monkeypatch.setattr(controls, "LEAST_SECONDS", 0.0)
+    found = measure(replace(case, seconds=1e-3), "quick")
+    assert [c["name"] for c in found["controls"] if c["matched"]] == ["fresh weights"]
+    assert "Training from scratch was left out for want of time" in found["sentence"]
+    assert found["parts"] == {}

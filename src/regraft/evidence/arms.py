@@ -107,36 +107,53 @@ def on_fresh_weights(case: Case, data: Dataset, seed: int) -> RawRun:
     return _alike(case, with_random_weights(case.source, seed), data, seed)
 
 
-def from_scratch(
-    case: Case, data: Dataset, seed: int, *, seconds: float | None = None, updates: int | None = None
-) -> RawRun:
+def from_scratch(case: Case, data: Dataset, seed: int, *, updates: int | None = None) -> RawRun:
     """Every layer trained from fresh weights, with rates of its own.
 
     Args:
         case: whose architecture.
         data: to learn from.
         seed: of the weights and the order.
-        seconds: that it may take, for which the schedule is shortened; None takes its whole schedule.
-        updates: so many steps instead.
+        updates: for which its schedule is made; None takes the whole one.
     """
     began = time.perf_counter()
-    source = with_random_weights(case.source, seed)
     means = case.with_seed(seed)
-    prospect = _unprofiled(case, source, data, means)
-    recipe = RECIPES["scratch"]
-    if seconds is not None:
-        plan = resolve(recipe, source, prospect.traced, len(data.classes), n_train=_n_train(data))
-        updates = min(plan.updates, round(seconds * plan.updates / max(1e-9, EVALUATING * plan.seconds)))
-    if updates is not None:
-        recipe = _paced(recipe, updates, _n_train(data))
-    return _timed(_trained(prospect, recipe, means, None, seconds), began)
+    prospect = _unprofiled(case, with_random_weights(case.source, seed), data, means)
+    recipe = RECIPES["scratch"] if updates is None else _paced(RECIPES["scratch"], updates, _n_train(data))
+    return _timed(_trained(prospect, recipe, means, None, None), began)
 
 
-def scratch_seconds(case: Case) -> float:
-    """About how long training from scratch takes with its whole schedule."""
-    prospect, n_classes = case.chosen.prospect, len(case.data.classes)
-    plan = resolve(RECIPES["scratch"], prospect.source, prospect.traced, n_classes, n_train=case.n_train)
-    return EVALUATING * plan.seconds
+@dataclass(frozen=True)
+class Pace:
+    """How fast training from scratch goes.
+
+    Args:
+        planned: updates of its whole schedule.
+        step: seconds of one update.
+        start: seconds of the first evaluation.
+    """
+
+    planned: int
+    step: float
+    start: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole schedule."""
+        return self.start + self.planned * self.step
+
+    def updates(self, seconds: float) -> int:
+        """How many updates fit a time, at most all."""
+        return max(0, min(self.planned, int((seconds - self.start) / max(1e-9, self.step))))
+
+
+def scratch_pace(case: Case) -> Pace:
+    """From one timed step; the forward pass of an evaluation takes a third of an update's time."""
+    prospect, recipe = case.chosen.prospect, RECIPES["scratch"]
+    plan = resolve(recipe, prospect.source, prospect.traced, len(case.data.classes), n_train=case.n_train)
+    step = plan.seconds / plan.updates
+    looked_at = len(case.correct) + len(prospect.features.labels("val"))
+    return Pace(plan.updates, EVALUATING * step, looked_at * step / (3 * recipe.batch_size))
 
 
 def _alike(case: Case, source: Source, data: Dataset, seed: int) -> RawRun:

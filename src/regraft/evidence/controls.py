@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from regraft.data import Dataset, Transform, load_pixels
-from regraft.evidence.arms import Case, delivered, from_scratch, on_fresh_weights, scratch_seconds, transferred
+from regraft.evidence.arms import Case, delivered, from_scratch, on_fresh_weights, scratch_pace, transferred
 from regraft.evidence.benefits import Benefit, benefits, parts, speed
 from regraft.evidence.depth import depth_effects
 from regraft.evidence.labels import label_curve, labels_to_match, power_law
@@ -28,6 +28,8 @@ from regraft.tune.plan import epochs_and_updates
 Level = Literal["off", "quick", "full"]
 DRAWS = 5  # of fresh weights in a quick measurement, if they fit half the time of the fit
 SEEDS = 3  # of everything in a full one
+LEAST_SECONDS = 10.0  # that scratch may have in a quick one, however fast the fit was
+LEAST_SHARE = 0.05  # of scratch's updates, below which a quick measurement leaves it out: it would prove nothing
 SMALLER, LARGER = 3, 2  # sizes below and above the fit's own on a curve over labels, each a factor of two
 
 WHAT = {
@@ -94,7 +96,7 @@ def expected_seconds(case: Case, level: Level) -> float:
     """About how long `measure` will take, from how long the fit took."""
     if level != "full":
         return case.seconds if level == "quick" else 0.0
-    return SEEDS * len(_sizes(case)) * (case.seconds + scratch_seconds(case))
+    return SEEDS * len(_sizes(case)) * (case.seconds + scratch_pace(case).seconds)
 
 
 def evidence(runs: Sequence[RawRun], n_train: int, trivial: Sequence[Control] = ()) -> dict[str, Any]:
@@ -157,10 +159,11 @@ def sentence(end: Benefit, share: Mapping[str, float]) -> str:
 def _hurried(scratch: Sequence[RawRun], n_train: int) -> list[str]:
     """A control that had too little time is said to have had too little."""
     _, planned = epochs_and_updates(RECIPES["scratch"], n_train)
-    done = min((run.updates for run in scratch), default=planned)
+    done = min((run.updates for run in scratch), default=0)
     if done >= 0.9 * planned:
         return []
-    return [f"Scratch had time for {done} of its {planned} updates; --evidence full lets it finish."]
+    had = f"had time for {done} of its {planned} updates" if scratch else "was left out for want of time"
+    return [f"Training from scratch {had}; --evidence full lets it finish."]
 
 
 # which runs -------------------------------------------------------------------------------------------
@@ -176,8 +179,12 @@ def _quick(case: Case, store: RunStore) -> list[RawRun]:
         if time.perf_counter() - began + runs[-1].seconds > half:
             break
     # An untrained network is no control: training from scratch gets half the time whatever the others took.
-    left = max(half, case.seconds - (time.perf_counter() - began))
-    return [*runs, _kept(case, store, "scratch", seed, case.data, left)]
+    left = max(LEAST_SECONDS, half, case.seconds - (time.perf_counter() - began))
+    pace = scratch_pace(case)
+    updates = pace.updates(left)
+    if updates < LEAST_SHARE * pace.planned:
+        return runs
+    return [*runs, _kept(case, store, "scratch", seed, case.data, updates)]
 
 
 def _full(case: Case, store: RunStore) -> list[RawRun]:
@@ -194,11 +201,11 @@ def _full(case: Case, store: RunStore) -> list[RawRun]:
     return runs
 
 
-def _kept(case: Case, store: RunStore, arm: str, seed: int, data: Dataset, seconds: float | None = None) -> RawRun:
+def _kept(case: Case, store: RunStore, arm: str, seed: int, data: Dataset, updates: int | None = None) -> RawRun:
     make: dict[str, Callable[[], RawRun]] = {
         "transfer": lambda: transferred(case, data, seed),
         "fresh weights": lambda: on_fresh_weights(case, data, seed),
-        "scratch": lambda: from_scratch(case, data, seed, seconds=seconds),
+        "scratch": lambda: from_scratch(case, data, seed, updates=updates),
         "scratch, same updates": lambda: from_scratch(case, data, seed, updates=case.updates),
     }
     return store.get(arm, seed, len(data.split("train")), make[arm])
