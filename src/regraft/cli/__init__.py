@@ -18,6 +18,7 @@ VERBS = {
     "predict": "Classify files with a saved model.",
     "inspect": "Show a source's layers and cuts, or a dataset's counts and problems.",
     "probe": "Fit linear heads on every stage of a source and show what each depth holds.",
+    "rank": "Order several sources by what they hold for a dataset.",
     "plan": "Show what a fit would train and freeze, and what it would cost; trains nothing.",
     "report": "Write a run's report again.",
     "cache": "List, verify or clean the feature cache.",

@@ -14,6 +14,8 @@ from regraft.probe.lda import ledoit_wolf
 from regraft.probe.rows import RowSpace, row_space, width
 
 _STEPS, _TOLERANCE = 100, 1e-6  # of LogME's fixed point
+# Largest precision of the noise: with more features than examples targets are met exactly, and it would be infinite.
+_SUREST = 1e4
 
 
 def logme(X: np.ndarray | RowSpace, y: np.ndarray, n_classes: int) -> float:
@@ -38,7 +40,8 @@ def logme(X: np.ndarray | RowSpace, y: np.ndarray, n_classes: int) -> float:
     References: You, Liu, Wang and Long, 2021, arXiv:2102.11005.
     """
     space = row_space(X)
-    targets = (np.arange(n_classes) == y[:, None]).astype(float)
+    member = (np.arange(n_classes) == y[:, None]).astype(float)
+    targets = member - member.mean(axis=0)  # centred, as the features are
     return float(np.mean([_evidence(space, target) for target in targets.T]))
 
 
@@ -55,7 +58,7 @@ def _evidence(space: RowSpace, target: np.ndarray) -> float:
         gamma = float(np.sum(squares / (squares + ratio)))  # effective number of parameters
         weights = float(np.sum(squares * along / (squares + ratio) ** 2))
         residual = float(np.sum(along * (ratio / (squares + ratio)) ** 2)) + outside
-        return gamma / max(weights, 1e-12), (n - gamma) / max(residual, 1e-12), weights, residual
+        return gamma / max(weights, 1e-12), min((n - gamma) / max(residual, 1e-12), _SUREST), weights, residual
 
     for _ in range(_STEPS):
         a, b, *_ = fit(ratio)

@@ -8,7 +8,9 @@ from regraft.search.clock import Clock
 from regraft.search.decide import Decision, decide, plan_of
 from regraft.search.explain import describe_probe
 from regraft.search.features import Features, Means
+from regraft.search.fitness import Fitness, check
 from regraft.search.prospect import Prospect, look_at, randomised, traced_source
+from regraft.search.rank import Ranked, rank
 from regraft.search.starts import probe_for
 from regraft.search.trial import TRAINING, Trial, again, probe_trial, train_trial
 
@@ -17,10 +19,13 @@ __all__ = [
     "Clock",
     "Decision",
     "Features",
+    "Fitness",
     "Means",
     "Prospect",
+    "Ranked",
     "Trial",
     "again",
+    "check",
     "decide",
     "describe_probe",
     "look_at",
@@ -28,6 +33,7 @@ __all__ = [
     "probe_for",
     "probe_trial",
     "randomised",
+    "rank",
     "traced_source",
     "train_trial",
 ]

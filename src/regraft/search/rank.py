@@ -1,0 +1,174 @@
+"""Ranking sources: which of several pretrained networks holds most for a dataset, and at what price.
+
+The order is that of the cross-validated probe at each source's best depth. Sources that the same examples cannot tell
+apart by a standard error are tied, and ties go to the cheaper. Transferability scores stand beside it for people; they
+decide nothing (their rank correlation with fine-tuned accuracy is near 0.6). Networks are opened one after another and
+let go, so memory does not grow with their number.
+
+Shape letters: N examples (training and validation), K classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from regraft.cache import Tap
+from regraft.data import Dataset
+from regraft.probe import ProbeResult, h_score, leep, logme, nce
+from regraft.probe.rows import row_space
+from regraft.search.explain import describe_probe
+from regraft.search.features import Features, Means
+from regraft.search.fitness import Fitness, check
+from regraft.search.prospect import Prospect, look_at
+from regraft.source import Source
+
+_TIMED = 8  # pictures in the batch that is timed
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One source, judged on a dataset.
+
+    Args:
+        source: URI.
+        fitness: whether the data suit its input.
+        accuracy: of its best probe, on validation and on training examples held out.
+        se: binomial standard error of that.
+        reads: what the probe reads.
+        seconds: one picture's way through the whole network, here, in PyTorch.
+        n_params: of the network.
+        licence: of the weights, where known.
+        scores: LogME and H-score of the last layer's features; NCE and LEEP of the source's own answers.
+        reason: why it stands where it does.
+        right: (N,), which examples the probe got right.
+    """
+
+    source: str
+    fitness: Fitness
+    accuracy: float
+    se: float
+    reads: str
+    seconds: float
+    n_params: int
+    licence: str
+    scores: dict[str, float]
+    reason: str = ""
+    right: np.ndarray = field(default_factory=lambda: np.zeros(0, bool), repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without the single examples."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("right", "fitness")}
+        return values | {"fits": self.fitness.to_dict()}
+
+
+def rank(data: Dataset, uris: Iterable[str], open_source: Callable[[str], Source], means: Means) -> list[Ranked]:
+    """The sources in order, the one to reuse first.
+
+    Args:
+        data: labelled examples; the test split is not looked at.
+        uris: of the sources.
+        open_source: from URI to network.
+        means: cache folder, runtime, device, seed, listener.
+    """
+    held = replace(data, examples=tuple(e for e in data.examples if e.split != "test"))
+    return in_order([_judge(held, open_source(uri), means) for uri in uris])
+
+
+def in_order(judged: Sequence[Ranked]) -> list[Ranked]:
+    """The best first; among those tied with the best that is left, the cheapest; what does not fit last."""
+    left = sorted(judged, key=lambda r: (r.fitness.verdict == "refuses", -r.accuracy, r.seconds))
+    ordered: list[Ranked] = []
+    while left:
+        best = left[0]
+        tied = [other for other in left if other is best or _tied(best, other)]
+        chosen = min(tied, key=lambda r: r.seconds)
+        ordered.append(replace(chosen, reason=_reason(chosen, best, ordered)))
+        left = [other for other in left if other is not chosen]
+    return ordered
+
+
+def _tied(best: Ranked, other: Ranked) -> bool:
+    """Whether the examples on which the two differ leave open which is better."""
+    if best.fitness.verdict == "refuses" or other.fitness.verdict == "refuses":
+        return False
+    points, se = _difference(best, other)
+    return points < se
+
+
+def _difference(better: Ranked, worse: Ranked) -> tuple[float, float]:
+    differences = better.right.astype(float) - worse.right
+    return float(differences.mean()), float(differences.std() / np.sqrt(len(differences)))
+
+
+def _reason(chosen: Ranked, best: Ranked, before: Sequence[Ranked]) -> str:
+    held = f"{100 * chosen.accuracy:.1f} ± {100 * chosen.se:.1f} %, {chosen.reads}"
+    if chosen.fitness.verdict == "refuses":
+        return f"does not fit: {chosen.fitness.reasons[0]}"
+    if chosen is not best:
+        points, se = _difference(best, chosen)
+        prices = f"{1000 * chosen.seconds:.1f} against {1000 * best.seconds:.1f} ms a picture"
+        behind = f"{100 * points:.1f} ± {100 * se:.1f} points behind"
+        return f"{held}; not told apart from {best.source} ({behind}), and cheaper ({prices})"
+    if before:
+        points, se = _difference(before[0], chosen)
+        return f"{held}; {100 * points:.1f} ± {100 * se:.1f} points behind the first"
+    return f"{held}; the best probe"
+
+
+def _judge(data: Dataset, source: Source, means: Means) -> Ranked:
+    means.listener.say(f"Looking at {source.uri}.")
+    fitness, nan = check(data, source, means), float("nan")
+    unknown = Ranked(source.uri, fitness, nan, nan, "", nan, source.n_params, source.licence, {})
+    if fitness.verdict == "refuses":
+        return unknown
+    prospect = look_at(data, source, means)
+    best = prospect.profile.best
+    return replace(
+        unknown,
+        accuracy=best.score,
+        se=best.se,
+        reads=describe_probe(best),
+        seconds=_seconds(source),
+        scores=_scores(prospect),
+        right=_right(best, prospect.features),
+    )
+
+
+def _right(best: ProbeResult, features: Features) -> np.ndarray:
+    """Which examples (N,) the held-out scores of a probe get right."""
+    pairs = ((best.fitted.cv_scores, "train"), (best.val_scores, "val"))
+    return np.concatenate([s.argmax(1) == features.labels(split) for s, split in pairs if s is not None])
+
+
+def _scores(prospect: Prospect) -> dict[str, float]:
+    features, traced = prospect.features, prospect.traced
+    y, K = features.labels("train"), len(features.data.classes)
+    last = traced.stages[-1]
+    space = row_space(features(Tap(last.name, 0 if len(last.shape) == 1 else 1), "train").reshape(len(y), -1))
+    scores = {"LogME": logme(space, y, K), "H-score": h_score(space, y, K)}
+    answers = traced.cuts[-1]
+    if traced.feature.name == answers.name or len(answers.shape) != 1 or answers.shape[0] < 2:
+        return scores  # no head of its own
+    features.fill([Tap(answers.name)], ("train",))
+    logits = torch.from_numpy(np.array(features(Tap(answers.name), "train"))).double()
+    own = logits.softmax(1).numpy()
+    return scores | {"NCE": nce(own.argmax(1), y), "LEEP": leep(own, y)}
+
+
+@torch.no_grad()
+def _seconds(source: Source) -> float:
+    """One picture through the whole network, the better of two batches."""
+    batch = torch.zeros(_TIMED, *source.input.size)
+    return min(_timed(source, batch) for _ in range(2)) / _TIMED
+
+
+def _timed(source: Source, batch: torch.Tensor) -> float:
+    began = time.perf_counter()
+    source.model(batch)
+    return time.perf_counter() - began
