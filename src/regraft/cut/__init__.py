@@ -6,6 +6,7 @@ Law: `join(*split(traced, cut))` equals the model bit for bit, for every legal c
 """
 
 from regraft.cut.cuts import Cut, Traced, describe, from_plain, to_plain
+from regraft.cut.linear import as_modules, linear_layers
 from regraft.cut.surgery import around, between, copy_graph, join, replaced, split
 from regraft.cut.tracing import trace
 from regraft.cut.training import measuring, set_training, statistics
@@ -14,11 +15,13 @@ __all__ = [
     "Cut",
     "Traced",
     "around",
+    "as_modules",
     "between",
     "copy_graph",
     "describe",
     "from_plain",
     "join",
+    "linear_layers",
     "measuring",
     "replaced",
     "set_training",

@@ -19,6 +19,7 @@ from regraft.errors import RecipeError
 from regraft.head import NEED_PLACES, parse_layers
 from regraft.source import Source
 from regraft.tune.edit import edited
+from regraft.tune.lora import adapt, adapted_layers, merge
 from regraft.tune.recipe import Recipe
 
 
@@ -207,8 +208,9 @@ def full_network(
         traced: its graph.
         taps: what the head reads.
         head: its tensors are copied.
-        trained_state: state of a Network above some cut; its tensors replace the source's and the head's.
-        recipe: says which blocks were replaced, and whether the source's own head is kept.
+        trained_state: state of a Network above some cut; its tensors replace the source's and the head's, and
+            adapters are merged into the weights they adapt.
+        recipe: says which blocks were replaced, how much adapters count, and whether the source's own head is kept.
 
     Raises:
         ValueError: the trained state has tensors that the network does not have.
@@ -217,9 +219,15 @@ def full_network(
     network = network_above(
         edited(traced, recipe) if recipe else traced, "input", taps, head, source=source, keep_source_head=kept
     )
-    unknown = network.load_state_dict(dict(trained_state or {}), strict=False).unexpected_keys
+    state = dict(trained_state or {})
+    layers = adapted_layers(name.removeprefix("body.") for name in state)
+    assert network.body is not None
+    if recipe and layers:
+        adapt(network.body, layers, recipe)
+    unknown = network.load_state_dict(state, strict=False).unexpected_keys
     if unknown:
         raise ValueError(f"the trained part does not fit this network: it also has {unknown[:5]}")
+    merge(network.body, layers)
     return network
 
 

@@ -29,14 +29,18 @@ class Recipe:
         keep_source_head: deliver the source's own head too, frozen (`Network.source_logits`).
         head: start from the probe's solution (LP-FT: Kumar and others, 2022, arXiv:2202.10054), or from zero.
         head_layers: "linear", "mlp:256", "conv:64", "lstm:128" or "attention"; all but the first start fresh.
-        cut: train what lies above this cut; "auto" chooses, by `train` and `freeze` where they are given, else by
-            the number of examples; "input" is everything, "output" nothing but the head.
+        cut: train what lies above this cut; "auto" chooses, by `train`, `freeze` and `lora_targets` where they are
+            given, else by the number of examples; "input" is everything, "output" nothing but the head.
         unfreeze: train in so many steps, each one stage further down than the last, or evenly down to `cut`; 0 trains
             all that lies above the cut from the beginning. The epochs are shared out among the steps.
         taps: the activations that the head reads: "auto" (what the probe chose), "feature" (the classifier's
             own input), or cuts with a pooling grid such as "layer2.2@4", joined by "+".
         train: a pattern; what matches is trained, all else is frozen. "" trains all above the cut.
         freeze: a pattern; what matches is frozen, whatever `train` says.
+        lora: rank of the adapters on linear layers, which are trained in place of the body's own tensors, and merged
+            into them at the end; 0 is none (Hu and others, 2021, arXiv:2106.09685).
+        lora_alpha: what the adapters add counts lora_alpha / lora times.
+        lora_targets: a pattern over the paths of linear layers, such as "qkv|fc1"; "" adapts all above the cut.
         epochs: passes over the training rows; 0 leaves the start as it is.
         min_updates: epochs are added until there are this many optimizer steps; few examples need it.
         batch_size: examples per step.
@@ -93,6 +97,9 @@ class Recipe:
     taps: str = "auto"
     train: str = ""
     freeze: str = ""
+    lora: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: str = ""
     epochs: int = 20
     min_updates: int = 0
     batch_size: int = 32

@@ -91,7 +91,7 @@ class _Rates:
 
     def __init__(self, scope: Scope) -> None:
         recipe, self._stages = scope.recipe, scope.stage_of()
-        parameters = {name for name, _ in scope.traced.graph.named_parameters()}
+        parameters = scope.parameters
         trained = (scope.trained & parameters) | scope.head_trained
         others = parameters - trained
         self._named: dict[str, float] = {}
@@ -165,6 +165,8 @@ def _trained_stage(group: str, tensors: Tensors, start: Start, scope: Scope, rat
     parameters = [(name, t) for name, t in tensors if isinstance(t, nn.Parameter)]
     rated = [(rates.body(name), BODY + name, p) for name, p in parameters]
     rows = _by_rate(group, rated, start, scope.recipe)
+    if scope.adapters:
+        rows = [replace(row, group=f"{group} · adapters") for row in rows]
     buffers = [(name, t) for name, t in tensors if not isinstance(t, nn.Parameter)]
     moving = tuple(BODY + name for name, _ in buffers if name in scope.trained)
     if moving:

@@ -77,6 +77,9 @@ RULES: dict[str, Rule] = {
     "taps": ("a string such as 'auto' or 'layer2.2@4'", _TEXT[1]),
     "train": _PATTERN,
     "freeze": _PATTERN,
+    "lora": _COUNT,
+    "lora_alpha": ("a number above 0", lambda v: _is_number(v) and v > 0),
+    "lora_targets": ("a regular expression over paths of linear layers, such as 'qkv|fc1'", _is_pattern),
     "dropout": _SWITCH,
     "epochs": _COUNT,
     "min_updates": _COUNT,
@@ -125,6 +128,10 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "restore and l2_sp need the source's values, but weights = 'random'"
     if recipe.unfreeze and (recipe.train or recipe.freeze or not recipe.epochs):
         yield "unfreeze goes down stage by stage, so train and freeze must be empty and epochs above 0"
+    if recipe.lora and (recipe.train or recipe.freeze or recipe.unfreeze):
+        yield "lora trains the adapters and the head, so train and freeze must be empty and unfreeze 0"
+    if recipe.lora_targets and not recipe.lora:
+        yield "lora_targets says which layers are adapted, so lora must be their rank, such as 8"
     if recipe.drop_above and recipe.keep_source_head:
         yield "keep_source_head needs the layers that drop_above drops"
     if recipe.replace and recipe.keep_source_head:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from regraft.cache import Tap
-from regraft.cut import Cut, Traced, between, statistics
+from regraft.cut import Cut, Traced, between, linear_layers, statistics
 from regraft.errors import RecipeError
 from regraft.head import NEED_PLACES, make_head, parse_layers
 from regraft.probe import ProbeResult
 from regraft.tune.edit import edited
+from regraft.tune.lora import adapters, require_peft
 from regraft.tune.names import matching, required
 from regraft.tune.network import head_shape
 from regraft.tune.plan import HEAD
@@ -37,6 +38,7 @@ class Scope:
         head_trained: of the head's parameters that are trained.
         measured: of statistics that are measured once, before training.
         fresh: of tensors that do not have the source's values.
+        adapters: matrices beside frozen weights, by name, with shapes and without values.
     """
 
     recipe: Recipe
@@ -49,16 +51,23 @@ class Scope:
     head_trained: frozenset[str]
     measured: frozenset[str]
     fresh: frozenset[str]
+    adapters: dict[str, nn.Parameter]
 
     def tensors(self, source: nn.Module) -> dict[str, Tensor]:
-        """Every tensor of a source and of what replaces its blocks; a replaced one under the same name is gone."""
-        return {**source.state_dict(keep_vars=True), **_named_tensors(self.traced)}
+        """Every tensor of a source, of what replaces its blocks, and of adapters; what a name replaced is gone."""
+        return {**source.state_dict(keep_vars=True), **_named_tensors(self.traced), **self.adapters}
+
+    @property
+    def parameters(self) -> set[str]:
+        """Names of all parameters of the body."""
+        return {name for name, _ in self.traced.graph.named_parameters()} | self.adapters.keys()
 
     def stage_of(self) -> dict[str, int]:
         """For each tensor in the graph the number of the stage in which it is first used."""
         order = {node.name: i for i, node in enumerate(self.traced.graph.graph.nodes)}
         ends = [order[stage.node] for stage in self.traced.stages]
-        return {name: bisect_left(ends, first) for name, first in first_use(self.traced).items()}
+        stages = {name: bisect_left(ends, first) for name, first in first_use(self.traced).items()}
+        return stages | {name: stages[f"{name.partition('.lora_')[0]}.weight"] for name in self.adapters}
 
 
 def scope_of(recipe: Recipe, traced: Traced, n_classes: int, probe: ProbeResult | None, n_train: int) -> Scope:
@@ -76,16 +85,20 @@ def scope_of(recipe: Recipe, traced: Traced, n_classes: int, probe: ProbeResult 
     fresh = _fresh(recipe, traced, reached)
     wanted = _wanted(recipe, traced, reached, heads)
     parameters = {name for name, _ in traced.graph.named_parameters()}
-    cut = choose_cut(recipe, traced, taps, n_train, needed=fresh | ((wanted or set()) & reached))
+    targets = _targets(recipe, traced, taps)
+    needed = {f"{layer}.weight" for layer in targets} if recipe.lora_targets else (wanted or set()) & reached
+    cut = choose_cut(recipe, traced, taps, n_train, needed=fresh | needed)
     above = frozenset() if cut == "output" else _names(traced, cut, taps)
-    trained = {name for name in above & parameters if wanted is None or name in wanted}
+    added = _adapters(recipe, traced, targets, above, cut)
+    trained = set(added) or {name for name in above & parameters if wanted is None or name in wanted}
     head_trained = frozenset(name for name in heads if wanted is None or name in wanted)
     _check_trained(recipe, trained | head_trained, cut)
     _check_fresh(recipe, trained, fresh & parameters, whole_head=head_trained == heads)
     moving, measured = _moving(recipe, traced, above, trained, fresh)
     kept = _names(traced, "input", [*taps, Tap("output")]) if recipe.keep_source_head else reached
     changing = frozenset(trained | moving)
-    return Scope(recipe, traced, taps, cut, head, kept, changing, head_trained, frozenset(measured), frozenset(fresh))
+    new = frozenset(fresh | added.keys())
+    return Scope(recipe, traced, taps, cut, head, kept, changing, head_trained, frozenset(measured), new, added)
 
 
 # where the head reads -------------------------------------------------------------------------------
@@ -169,7 +182,7 @@ def choose_cut(recipe: Recipe, traced: Traced, taps: Sequence[Tap], n_train: int
     if recipe.cut != "auto":
         return _legal(recipe, traced, lowest.name)
     below = _highest_below(traced, needed, lowest)
-    if recipe.train or recipe.freeze:
+    if recipe.train or recipe.freeze or recipe.lora_targets:
         return below.name if below else "output"
     places = places_below(traced, max(tapped, key=lambda cut: cut.index))
     share = 0.25 if n_train < 100 else 0.5 if n_train < 1000 else 1.0
@@ -264,6 +277,33 @@ def _wanted(recipe: Recipe, traced: Traced, reached: frozenset[str], heads: set[
         required("freeze", recipe.freeze, names, elsewhere=dropped, why="are dropped")
         wanted -= matching(recipe.freeze, names)
     return wanted
+
+
+def _targets(recipe: Recipe, traced: Traced, taps: Sequence[Tap]) -> list[str]:
+    """The linear layers below the head that a recipe lets adapters go on, in order."""
+    if not recipe.lora:
+        return []
+    require_peft()
+    layers = linear_layers(between(traced, "input", [tap.cut for tap in taps]))
+    if not layers:
+        raise RecipeError(
+            f"lora adapts linear layers, and {traced.model} has none below the head. Train its own layers: "
+            "recipe.with_(lora=0)."
+        )
+    found = required("lora_targets", recipe.lora_targets, layers)
+    return [layer for layer in layers if layer in found]
+
+
+def _adapters(
+    recipe: Recipe, traced: Traced, targets: Sequence[str], above: frozenset[str], cut: str
+) -> dict[str, nn.Parameter]:
+    layers = [layer for layer in targets if f"{layer}.weight" in above]
+    if targets and not layers:
+        raise RecipeError(
+            f"lora adapts linear layers above the cut, and none of those that are meant lies above {cut!r}. Name one, "
+            f"and let the cut be found: recipe.with_(cut='auto', lora_targets={targets[-1]!r})."
+        )
+    return adapters(traced.graph, layers, recipe.lora)
 
 
 def _check_trained(recipe: Recipe, trained: Collection[str], cut: str) -> None:

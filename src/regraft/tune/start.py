@@ -15,6 +15,7 @@ from regraft.head import make_head
 from regraft.probe import ProbeResult
 from regraft.source import Source, build
 from regraft.tune.edit import edited
+from regraft.tune.lora import adapt, adapted_layers
 from regraft.tune.network import Modes, Network, Prefix, head_shape, network_above
 from regraft.tune.plan import BODY, Plan, tap_name
 from regraft.tune.recipe import Recipe
@@ -86,6 +87,9 @@ def upper_network(plan: Plan, source: Source, traced: Traced, head: nn.Module, *
     )
     if plan.recipe.restore:
         _renew(network, plan, source, seed)
+    if plan.recipe.lora:
+        assert network.body is not None
+        adapt(network.body, adapted_layers(changing), plan.recipe, seed=seed)
     return network
 
 
