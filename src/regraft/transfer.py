@@ -25,6 +25,7 @@ from regraft.evidence import (
     write_answers,
 )
 from regraft.evidence.examine import Findings, examine
+from regraft.evidence.looks import write_looks, write_where
 from regraft.evidence.predictions import MOST_PICTURES
 from regraft.evidence.record import data_facts, profile_rows, write_curves
 from regraft.job import Job, examples, means, run_path, sources
@@ -86,6 +87,7 @@ def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, cloc
     _write(folder, decision)
     _write_answers(folder, test, probabilities)
     _write_trust(folder, examine(chosen, correct), chosen.prospect.features.data.split("train"))
+    write_looks(folder.path, chosen)
     _save_model(folder, chosen, metrics)
     _finish(folder, metrics, clock, fit_seconds)
     evidence = _prove(job, folder, Case(chosen, correct, fit_seconds, work, _pool(job, chosen)))
@@ -104,6 +106,8 @@ def _prove(job: Job, folder: RunFolder, case: Case) -> dict[str, Any]:
         folder.say(f"The model is saved. Controls take about {expected_seconds(case, job.evidence):.0f} s more.")
     keys = case.data.split("test").keys
     try:
+        if job.evidence == "full":
+            write_where(folder.path, case.chosen)
         return measure(case, job.evidence, RunStore(folder.path / RUNS, [keys, case.source.weights_digest]))
     except KeyboardInterrupt:
         render(folder.path)

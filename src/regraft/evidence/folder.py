@@ -11,6 +11,8 @@ from typing import Any
 from regraft.errors import RunError
 from regraft.evidence.predictions import PICTURES, Answer, read_answers
 
+LOOKS = "looks"
+
 
 @dataclass(frozen=True)
 class Run:

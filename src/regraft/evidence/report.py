@@ -17,6 +17,7 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
     suspects.csv     the same columns: training examples whose label (truth) a model that did not see them
                      contradicts (predicted)
     pictures/        KEY.jpg, thumbnails of the most confident mistakes and of suspects (`save_pictures`)
+    looks/           filters.png, channel-N.jpg, where-N.jpg (`looks`)
     evidence.json    verdict "helps" | "no difference" | "hurts"; control, difference, ci95, p, n, sentence;
                      controls [{name, what?, accuracy, n, ci95?, seconds?}], of which `what` is shown to people and
                      `name` is what `control` refers to; from matched controls also benefits {start, slope,
@@ -37,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.evidence.depth import in_words
-from regraft.evidence.folder import Run, read_run
+from regraft.evidence.folder import LOOKS, Run, read_run
 from regraft.evidence.predictions import MOST_PICTURES, Answer, confident_mistakes
 from regraft.evidence.trust import calibration_error, confusion, per_class, reliability
 
@@ -201,6 +202,7 @@ def _page(run: Run) -> dict[str, Any]:
         "depth": {"rows": run.evidence.get("depth", []), "sentences": in_words(run.evidence.get("depth", []))},
         "proof": _proof(run),
         "trust": run.trust,
+        "looks": _looks(run.path / LOOKS),
         "why": run.decision.get("why", []),
         "plan": _plan(run.plan),
         "profile": _profile(run.profile, run.metrics),
@@ -422,11 +424,26 @@ def _confused_pairs(counts: Any, classes: Sequence[str]) -> list[dict[str, Any]]
     return sorted(pairs, key=lambda pair: -pair["n"])[:MOST_PAIRS]
 
 
+def _looks(folder: Path) -> dict[str, list[str]]:
+    """Pictures of what was learned as data URIs, by kind: filters, channel, where."""
+    found: dict[str, list[str]] = {"filters": [], "channel": [], "where": []}
+    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+        kind = path.stem.split("-")[0]
+        if kind in found:
+            mime = "png" if path.suffix == ".png" else "jpeg"
+            found[kind].append(_data_uri(path.read_bytes(), mime))
+    return found
+
+
+def _data_uri(content: bytes, mime: str) -> str:
+    return f"data:image/{mime};base64,{base64.b64encode(content).decode()}"
+
+
 def _tiles(run: Run, rows: Iterable[Answer]) -> list[dict[str, Any]]:
     """Answers with their thumbnail as a data URI, so that the page is one file."""
     tiles = []
     for row in rows:
         picture = run.picture(row.key)
-        uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else ""
+        uri = _data_uri(picture, "jpeg") if picture else ""
         tiles.append({"answer": row, "picture": uri})
     return tiles
