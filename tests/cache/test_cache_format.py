@@ -147,3 +147,12 @@ def test_a_damaged_or_newer_cache_says_so(tmp_path: Path, content: str) -> None:
     (tmp_path / "cache.json").write_text(content)
     with pytest.raises(CacheError, match="regraft"):
         FeatureCache(tmp_path)
+
+
+def test_rows_are_read_by_many_threads_at_once(tmp_path: Path) -> None:
+    """Parsing NumPy's header as Python in several threads crashed under Python 3.11."""
+    rows = make(tmp_path / "c", 30)
+    cache = FeatureCache(tmp_path / "c", META.key)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: cache.rows(names(30)), range(400)):
+            assert np.array_equal(found, rows)

@@ -85,7 +85,7 @@ class FeatureCache:
         for shard in np.unique(places[:, 0]):
             wanted = np.flatnonzero(places[:, 0] == shard)
             # Mapped anew each time and let go: pages of a map that stays open count as this process's memory.
-            out[wanted] = np.load(self._shards[shard].path, mmap_mode="r")[places[wanted, 1]]
+            out[wanted] = format.mapped(self._shards[shard], self._meta)[places[wanted, 1]]
         return out
 
     def _need(self, keys: Sequence[str]) -> None:
