@@ -12,6 +12,7 @@ import numpy as np
 
 from regraft.artifact import save, write_card
 from regraft.data import Dataset, Transform, load_pixels
+from regraft.errors import SourceError
 from regraft.evidence import (
     Case,
     RunStore,
@@ -28,9 +29,10 @@ from regraft.evidence.examine import Findings, examine
 from regraft.evidence.looks import write_looks, write_where
 from regraft.evidence.predictions import MOST_PICTURES
 from regraft.evidence.record import data_facts, profile_rows, write_curves
-from regraft.job import Job, examples, means, run_path, sources
+from regraft.job import Job, examples, means, open_source, run_path
 from regraft.run import EVIDENCE, METRICS, Listener, RunFolder, peak_rss_mb
-from regraft.search import TRAINING, Clock, Decision, Means, Trial, decide, look_at
+from regraft.search import TRAINING, Clock, Decision, Means, Trial, check, decide, look_at, rank
+from regraft.source import Source
 
 SELF_TEST = 8  # pictures kept in the bundle
 # Of a time limit, how much is for finding what to deliver; quick controls then take as long again.
@@ -61,15 +63,44 @@ def transfer(job: Job, *, data: Dataset | None = None, audience: Listener | None
     clock = Clock(time.monotonic(), job.time_limit, SEARCH_SHARE[job.evidence])
     recipe = job.chosen_recipe
     data = data or examples(job)
-    opened = sources(job)
+    source = _readable(job)
     folder = RunFolder.open(run_path(job, data), job.config(), resume=job.resume, audience=audience)
     if folder.is_complete:
         folder.say(f"{folder.path} is already complete.")
         return Outcome(folder.path, folder.read_json(METRICS), folder.read_json(EVIDENCE))
     with means(job, folder) as work:
-        prospects = [look_at(data, source, work) for source in opened]
-        decision = decide(prospects, recipe, len(data.classes), work, folder=folder.path, clock=clock)
-        return _conclude(job, folder, decision, work, clock)
+        source, why = _suited(job, data, source, work, folder)
+        prospect = look_at(data, source, work)
+        decision = decide(prospect, recipe, len(data.classes), work, folder=folder.path, clock=clock)
+        return _conclude(job, folder, replace(decision, why=(*why, *decision.why)), work, clock)
+
+
+def _readable(job: Job) -> Source:
+    """The last source, after all have been opened: each can be read, or nothing is begun."""
+    *others, last = job.sources
+    for uri in others:
+        open_source(uri, job)
+    return open_source(last, job)
+
+
+def _suited(job: Job, data: Dataset, source: Source, work: Means, folder: RunFolder) -> tuple[Source, list[str]]:
+    """The source to reuse, the only one or the first in rank, and why.
+
+    Raises:
+        SourceError: the data are of a kind that no source takes.
+    """
+    if len(job.sources) == 1:
+        fitness = check(data, source, work)
+        if fitness.verdict == "refuses":
+            raise SourceError(fitness.reasons[0])
+        return source, [f"Careful: {reason}" for reason in fitness.reasons]
+    ranked = rank(data, job.sources, lambda uri: open_source(uri, job), work)
+    folder.write_json("ranking.json", [each.to_dict() for each in ranked])
+    first = ranked[0]
+    if first.fitness.verdict == "refuses":
+        raise SourceError(first.fitness.reasons[0])
+    places = [f"{place}. {each.source}: {each.reason}." for place, each in enumerate(ranked, 1)]
+    return open_source(first.source, job), [*places, *(f"Careful: {reason}" for reason in first.fitness.reasons)]
 
 
 def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, clock: Clock) -> Outcome:

@@ -13,6 +13,8 @@ import time
 import pytest
 
 from conftest import CLASSES, TINY  # type: ignore[import-not-found]
+from regraft.source import write_source
+from regraft.testing import tiny_source
 
 QUICK = ("--arch", TINY, "--seed", 3)
 
@@ -100,3 +102,17 @@ def test_killed_at_any_time_a_resumed_run_ends_like_one_that_was_not(pictures, w
     histories = [(tmp_path / name / "curves.csv").read_text().splitlines() for name in ("whole", "cut")]
     without_clock = [[line.split(",")[:2] + line.split(",")[3:] for line in history] for history in histories]
     assert without_clock[0] == without_clock[1]
+
+
+def test_several_sources_are_ranked_and_the_first_is_reused(run, pictures, tmp_path):
+    write_source(tmp_path / "tiny", tiny_source())
+    both = ("--source", "regraft:cifar10-resnet20", "--source", tmp_path / "tiny")
+    answer = run("fit", pictures, *both, "--out", tmp_path / "run", "--recipe", "probe", "--evidence", "off", "--json")
+    assert answer.status == 0, answer.err
+    ranking = json.loads((tmp_path / "run/ranking.json").read_text())
+    assert {each["source"] for each in ranking} == {"regraft:cifar10-resnet20", str(tmp_path / "tiny")}
+    assert json.loads(answer.out)["source"] == ranking[0]["source"]
+    why = json.loads((tmp_path / "run/decision.json").read_text())["why"]
+    assert why[0] == f"1. {ranking[0]['source']}: {ranking[0]['reason']}."
+    listed = run("rank", pictures, *both, "--json")
+    assert [each["source"] for each in json.loads(listed.out)] == [each["source"] for each in ranking]

@@ -54,7 +54,7 @@ def searched(prospect: Prospect, means: Means, tmp_path_factory: pytest.TempPath
 
 
 def search(prospect: Prospect, means: Means, folder: Path, limit: float | None = None) -> Decision:
-    return decide([prospect], None, 3, means, folder=folder, clock=Clock(time.monotonic(), limit))
+    return decide(prospect, None, 3, means, folder=folder, clock=Clock(time.monotonic(), limit))
 
 
 def study(folder: Path) -> optuna.Study:

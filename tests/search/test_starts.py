@@ -32,7 +32,7 @@ def prospect(means: Means) -> Prospect:
 
 
 def carried_out(prospect: Prospect, recipe: Recipe, means: Means, folder: Path) -> Trial:
-    return decide([prospect], recipe, 3, means, folder=folder, clock=Clock(time.monotonic())).chosen
+    return decide(prospect, recipe, 3, means, folder=folder, clock=Clock(time.monotonic())).chosen
 
 
 def places(prospect: Prospect, trial: Trial) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regraft.search.clock import Clock
-from regraft.search.explain import why_chosen, why_probe, why_recipe, why_source, why_trained
+from regraft.search.explain import why_chosen, why_probe, why_recipe, why_trained
 from regraft.search.explore import explore, merit
 from regraft.search.features import Means
 from regraft.search.prospect import Prospect, randomised
@@ -33,7 +33,7 @@ class Decision:
 
 
 def decide(
-    prospects: Sequence[Prospect],
+    prospect: Prospect,
     recipe: Recipe | None,
     n_classes: int,
     means: Means,
@@ -44,22 +44,20 @@ def decide(
     """Carry out a recipe, or find the best one.
 
     Args:
-        prospects: the sources looked at; the one with the best probe is reused.
+        prospect: the source to reuse, looked at.
         recipe: what to do; None searches, starting from the probe.
         n_classes: of the new head.
         means: seed, device, listener.
         folder: of the run: for the study, and for training that may be interrupted.
         clock: what time there is.
     """
-    prospect = max(prospects, key=lambda p: p.profile.best.score)
-    why = [why_source(prospects, prospect)] if len(prospects) > 1 else []
     if recipe is not None:
         trial = _carry_out(recipe, prospect, n_classes, means, folder, clock)
-        return Decision(trial, (trial,), (*why, why_recipe(trial)))
+        return Decision(trial, (trial,), (why_recipe(trial),))
     probe = probe_trial(prospect, RECIPES["probe"], n_classes)
     tuned = explore(probe, means, folder=folder, clock=clock)
     chosen, reasons = _choose(probe, tuned, means)
-    return Decision(chosen, (probe, *tuned), (*why, why_probe(prospect), *reasons))
+    return Decision(chosen, (probe, *tuned), (why_probe(prospect), *reasons))
 
 
 def _choose(probe: Trial, tuned: Sequence[Trial], means: Means) -> tuple[Trial, list[str]]:

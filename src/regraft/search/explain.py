@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from regraft.probe import ProbeResult
 from regraft.search.prospect import Prospect
 from regraft.search.trial import Gain, Trial
@@ -17,12 +15,6 @@ def describe_probe(result: ProbeResult) -> str:
         cuts = list(dict.fromkeys(tap.cut for tap in candidate.taps))
         return f"the average of {len(candidate.members)} heads on {len(cuts)} stages from {cuts[0]} to {cuts[-1]}"
     return f"{candidate.head} on {' + '.join(map(tap_name, candidate.taps))}"
-
-
-def why_source(prospects: Sequence[Prospect], chosen: Prospect) -> str:
-    """Why this source, of several."""
-    scores = ", ".join(f"{p.source.uri} {percent(p.profile.best.val_accuracy)}" for p in prospects)
-    return f"Of {len(prospects)} sources {chosen.source.uri} has the best probe ({scores} on validation)."
 
 
 def why_recipe(trial: Trial) -> str:
