@@ -22,6 +22,12 @@ from regraft.testing import tiny_source
 from regraft.tune import RECIPES, network_above
 
 
+@pytest.fixture(autouse=True)
+def _short_scratch(monkeypatch) -> None:
+    """Training from scratch to its end would take most of the time of these tests."""
+    monkeypatch.setitem(RECIPES._entries, "scratch", RECIPES["scratch"].with_(epochs=4, min_updates=20))
+
+
 @pytest.fixture
 def case(tmp_path: Path, shapes) -> Case:
     means = Means(root=tmp_path / "cache", runtime="torch")
@@ -74,7 +80,6 @@ def test_an_interrupted_measurement_goes_on_after_the_last_run_that_ended(case: 
 def test_a_full_measurement_has_curves_over_labels_and_an_answer_for_them(case: Case, monkeypatch):
     monkeypatch.setattr(controls, "SEEDS", 2)
     monkeypatch.setattr(controls, "SMALLER", 2)
-    monkeypatch.setitem(RECIPES._entries, "scratch", RECIPES["scratch"].with_(epochs=1, min_updates=2))
     monkeypatch.setattr(depth, "RECIPE", depth.RECIPE.with_(min_updates=4))
     monkeypatch.setattr(depth, "CUTS", 1)
     found = measure(case, "full")

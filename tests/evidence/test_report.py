@@ -203,7 +203,7 @@ def _proven(run: Path) -> dict:
             for seed in (0, 1, 2):
                 ends = [random.random(360) < best - 4 / n_train * at for at in (3.0, 1.5, 1.0)]
                 probe = Point(0, 4.0, ends[-1])
-                way = tuple(Point(100 * i, 2.0 * i, right) for i, right in enumerate(ends))
+                way = tuple(Point(400 * i, 2.0 * i, right) for i, right in enumerate(ends))
                 runs.append(RawRun(arm, seed, n_train, way if arm == "scratch" else (probe,), seconds=4.0))
     found = {"level": "full", **evidence(runs, 50)}
     (run / "evidence.json").write_text(json.dumps(found))

@@ -112,8 +112,8 @@ def evidence(runs: Sequence[RawRun], n_train: int, trivial: Sequence[Control] = 
     found = benefits(transfer, here)
     end = found["asymptote"]
     matched = [_control(name, group) for name, group in here.items()]
-    share = parts(transfer, here)
     hurried = _hurried(here.get("scratch", []), n_train)
+    share = {} if hurried else parts(transfer, here)  # a gain over a control that was cut short says little
     return {
         "verdict": end.finding,
         "control": end.control,
