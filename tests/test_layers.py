@@ -19,8 +19,8 @@ ADAPTERS = {
     "transformers": "source/transformers_hub.py",
     "huggingface_hub": "source/transformers_hub.py",
     "onnx": "source/onnx_file.py",
-    "h5py": "source/keras_file.py",
-    "keras": "source/keras_file.py",
+    "h5py": "source/hdf5.py",
+    "keras": "source/hdf5.py",
     "openvino": "cache/openvino_cpu.py",
     "ray": "engine/ray.py",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import tarfile
@@ -26,9 +27,9 @@ def packed(path: Path, inside: str = "net/") -> Path:
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in files.items():
-                archive.writestr(name, content)
+                archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # always the same time
     else:
-        with tarfile.open(path, "w:gz") as archive:
+        with gzip.GzipFile(path, "wb", mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
             for name, content in files.items():
                 archive.addfile(member(name, len(content)), io.BytesIO(content))
     return path

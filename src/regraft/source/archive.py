@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -27,7 +28,9 @@ ARCHIVES = (".zip", ".tar.gz", ".tgz")
 _GROWTH, _SLACK = 20, 64 * 2**20
 _MOST_MEMBERS = 10_000
 _BLOCK = 1 << 20
-_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, NotImplementedError, RuntimeError)
+# What Python's own readers of archives raise at damaged ones.
+_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error,
+           NotImplementedError, RuntimeError, ValueError, LookupError, OverflowError)  # fmt: skip
 Member = tuple[str, int, IO[bytes]]
 
 

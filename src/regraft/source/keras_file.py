@@ -6,23 +6,23 @@ name. Chollet and others: Keras, 2015, https://keras.io
 
 from __future__ import annotations
 
-import io
 import json
 import re
+import tempfile
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from regraft.errors import MissingExtra, SourceError
-from regraft.source.graph import Builder, Graph, Value, graph_source
+from regraft.errors import SourceError
+from regraft.source.graph import Builder, Value, graph_source
 from regraft.source.graph.opening import left_over
+from regraft.source.hdf5 import Hdf5, read_hdf5
 from regraft.source.keras_layers import RULES, Layer, add_layer
 from regraft.source.request import Request
 from regraft.source.source import LoadReport, Source
@@ -31,16 +31,8 @@ from regraft.spec import InputSpec
 SUFFIXES = (".keras", ".h5", ".hdf5")
 _MODELS = ("Functional", "Model", "Sequential")
 _MOST_LAYERS, _DEEPEST = 5_000, 8
-_GROWTH, _SLACK = 20, 64 << 20  # weights hardly shrink in a zip or in HDF5's own compression
+_GROWTH, _SLACK = 20, 64 << 20  # weights hardly shrink in a zip
 Weights = Callable[[Sequence[tuple[str, str]]], list[np.ndarray]]
-
-
-def _h5py() -> ModuleType:
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtra("h5py", "keras", "open files of Keras") from error
-    return h5py
 
 
 @dataclass(frozen=True)
@@ -69,23 +61,25 @@ def open_keras(path: Path, request: Request) -> Source:
     """
     request.without_arch()
     try:
-        with _opened(path) as (file, h5):
-            builder, output = _network(file, request)
-            weights, names = dict(builder.weights), _stored_names(h5)
-    except SourceError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError, OverflowError) as error:
+        file = _opened(path)
+        builder, output = _network(file, request)
+        spec = _spec(file, builder)
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise _damaged(path, error) from error
     graph = builder.graph(output)
-    used = _used(graph)
     report = LoadReport(
-        matched=used, unexpected=left_over(graph, weights), ignored=tuple(n for n in names if "optim" in n)
+        matched=tuple(tensor.name for tensor in graph.tensors), unexpected=left_over(graph, builder.weights)
     )
-    return graph_source(request, "graph:keras", graph, weights, _spec(file, builder), report=report)
-
-
-def _used(graph: Graph) -> tuple[str, ...]:
-    return tuple(tensor.name for tensor in graph.tensors)
+    return graph_source(request, "graph:keras", graph, builder.weights, spec, report=report)
 
 
 def _damaged(path: Path, error: Exception) -> SourceError:
@@ -96,26 +90,16 @@ def _damaged(path: Path, error: Exception) -> SourceError:
     )
 
 
-class _opened:  # noqa: N801  (a context manager that reads as a function)
-    """(what the file says, the HDF5 file with its weights), closed again at the end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._h5 = path, None
-
-    def __enter__(self) -> tuple[_File, Any]:
-        with self._path.open("rb") as file:
-            is_zip = file.read(2) == b"PK"
-        if is_zip:
-            config, stored = _unzipped(self._path)
-            self._h5 = _h5py().File(io.BytesIO(stored), "r")
-            return _File(self._path, config, _by_place(self._h5, self._path), 3), self._h5
-        self._h5 = _h5py().File(self._path, "r")
-        config, version = _legacy(self._h5, self._path)
-        return _File(self._path, config, _by_name(self._h5, self._path), version), self._h5
-
-    def __exit__(self, *error: object) -> None:
-        if self._h5 is not None:
-            self._h5.close()
+def _opened(path: Path) -> _File:
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    if not is_zip:
+        return _legacy(read_hdf5(path), path)
+    config, stored = _unzipped(path)
+    with tempfile.TemporaryDirectory() as folder:
+        inside = Path(folder) / f"{path.stem}.weights.h5"
+        inside.write_bytes(stored)
+        return _File(path, config, _by_place(read_hdf5(inside)), 3)
 
 
 def _unzipped(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -151,74 +135,38 @@ def _json(text: str | bytes, path: Path) -> dict[str, Any]:
     return found
 
 
-def _legacy(h5: Any, path: Path) -> tuple[dict[str, Any], int]:
-    if "model_config" not in h5.attrs:
+def _legacy(h5: Hdf5, path: Path) -> _File:
+    about = h5.texts[""]
+    if "model_config" not in about:
         raise SourceError(
             f"{path} holds weights alone, or is no file of Keras. Save the whole model: model.save('net.keras')"
         )
-    version = h5.attrs.get("keras_version", "2")
-    version = version.decode() if isinstance(version, bytes) else str(version)
-    return _json(h5.attrs["model_config"], path), 3 if version.startswith("3") else 2
+    version = 3 if str(about.get("keras_version", "2")).startswith("3") else 2
+    return _File(path, _json(about["model_config"], path), _by_name(h5), version)
 
 
-def _values(data: Any, path: Path) -> np.ndarray:
-    """A data set, if it lies in this file and is as large as its bytes allow."""
-    if not isinstance(data, _h5py().Dataset) or data.is_virtual or data.external:
-        raise SourceError(f"{path} keeps weights in another file, which is not opened. Save it whole: model.save(...)")
-    if data.nbytes > _GROWTH * path.stat().st_size + _SLACK:
-        raise ValueError(f"{data.name} claims {data.nbytes:,} bytes")
-    values = np.asarray(data[()])
-    return values.astype(np.float32) if values.dtype.kind in "fiu" else np.zeros(0, np.float32)
-
-
-def _inside(group: Any, name: str) -> Any:
-    """A member of a group, if it is no link to elsewhere; None if there is none."""
-    if name not in group:
-        return None
-    if not isinstance(group.get(name, getlink=True), _h5py().HardLink):
-        raise ValueError(f"{name!r} is a link")
-    return group[name]
-
-
-def _by_place(h5: Any, path: Path) -> Weights:
+def _by_place(h5: Hdf5) -> Weights:
     """In a .keras file, layers stand under their class and number: layers/conv2d_1/vars/0."""
 
     def weights(where: Sequence[tuple[str, str]]) -> list[np.ndarray]:
-        group = h5
-        for _, place in where:
-            for part in ("layers", place):
-                group = _inside(group, part) if group is not None else None
-        variables = _inside(group, "vars") if group is not None else None
-        count = len(variables) if variables is not None else 0
-        return [_values(_inside(variables, str(i)), path) for i in range(count)]
+        inside = "".join(f"layers/{place}/" for _, place in where) + "vars/"
+        count = sum(name.startswith(inside) for name in h5.values)
+        return [h5.values[f"{inside}{i}"] for i in range(count)]
 
     return weights
 
 
-def _by_name(h5: Any, path: Path) -> Weights:
+def _by_name(h5: Hdf5) -> Weights:
     """In a .h5 file, layers stand under their name, with the list of their weights beside them."""
-    store = _inside(h5, "model_weights")
 
     def weights(where: Sequence[tuple[str, str]]) -> list[np.ndarray]:
-        group = _inside(store, where[0][0]) if store is not None else None
-        if group is None:
-            return []
-        names = [n.decode() if isinstance(n, bytes) else str(n) for n in group.attrs.get("weight_names", ())]
+        group = f"model_weights/{where[0][0]}"
+        names = h5.texts.get(group, {}).get("weight_names", [])
         if len(where) > 1:
             names = [name for name in names if name.split("/")[-2:-1] == [where[-1][0]]]
-        return [_values(_follow(group, name), path) for name in names]
+        return [h5.values[f"{group}/{name}"] for name in names]
 
     return weights
-
-
-def _follow(group: Any, name: str) -> Any:
-    for part in name.split("/"):
-        group = _inside(group, part)
-    return group
-
-
-def _stored_names(h5: Any) -> list[str]:
-    return list(h5)
 
 
 def _network(file: _File, request: Request) -> tuple[Builder, Value]:
