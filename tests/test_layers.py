@@ -21,6 +21,10 @@ ADAPTERS = {
     "onnx": "source/onnx_file.py",
     "h5py": "source/hdf5.py",
     "keras": "source/hdf5.py",
+    "google": "source/messages.py",
+    "tflite": "source/tflite.py",
+    "peft": "tune/lora.py",
+    "optuna": "search/study.py",
     "openvino": "cache/openvino_cpu.py",
     "ray": "engine/ray.py",
 }
