@@ -10,12 +10,13 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from regraft.digest import digest_json
 from regraft.spec import InputSpec
 
 _VERSION = 1  # raise it when the same picture and spec give other pixels: it renames every cached feature
+_VIEWS = 2  # likewise, for views above 0 alone
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -26,6 +27,7 @@ _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 _CROP_AREA = (0.5, 1.0)  # of the picture; milder than ImageNet's 0.08: small sets show the whole object
 _CROP_ASPECT = (3 / 4, 4 / 3)
+_COLOUR = (0.8, 1.25)  # factor on brightness, contrast and saturation; grey pictures have no saturation
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the upright picture
 
@@ -35,8 +37,9 @@ class Transform:
     """Resizes, crops and converts as the source was trained; the same picture always gives the same array.
 
     Pictures are turned upright by their EXIF tag, transparency is laid on white, 16 bits become 8, and colour
-    follows the number of channels. View 0 is plain; each view k > 0 is one random crop and flip, fixed by the
-    example's key and k (random-resized crop: Szegedy et al., 2014, arXiv:1409.4842, with a milder range).
+    follows the number of channels. View 0 is plain; each view k > 0 is one random crop, flip and small change of
+    colour, fixed by the example's key and k (random-resized crop: Szegedy et al., 2014, arXiv:1409.4842, with a milder
+    range).
 
     Args:
         spec: what the network expects.
@@ -56,7 +59,8 @@ class Transform:
     @property
     def digest(self) -> str:
         """Changes when anything changes that the network's input depends on."""
-        return digest_json({"transform": _VERSION, "spec": self.spec.to_dict(), "view": self.view})
+        facts = {"transform": _VERSION, "spec": self.spec.to_dict(), "view": self.view}
+        return digest_json(facts | ({"views": _VIEWS} if self.view else {}))
 
     def __call__(self, image: Image.Image, key: str = "") -> np.ndarray:
         """The picture as uint8 (C, H, W), before mean and std.
@@ -72,8 +76,8 @@ class Transform:
         _draft(image, size)
         picture = _plain(_upright(image), grey=self.spec.size[0] == 1)
         picture = self._cut_out(picture, box) if box else self._resize_and_crop(picture, size)
-        if chosen and chosen.random() < 0.5:
-            picture = ImageOps.mirror(picture)
+        if chosen:
+            picture = _recoloured(ImageOps.mirror(picture) if chosen.random() < 0.5 else picture, chosen)
         values = _array(picture, self.spec.size[0])
         return values[::-1].copy() if self.spec.channel_order == "BGR" else values
 
@@ -128,6 +132,12 @@ def _covering(box: Box, spec: InputSpec) -> tuple[int, int]:
     """Size of the whole picture at which the box has the wanted size."""
     _, height, width = spec.size
     return math.ceil(width / (box[2] - box[0])), math.ceil(height / (box[3] - box[1]))
+
+
+def _recoloured(picture: Image.Image, chosen: random.Random) -> Image.Image:
+    for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        picture = change(picture).enhance(math.exp(chosen.uniform(*map(math.log, _COLOUR))))
+    return picture
 
 
 def _draft(image: Image.Image, size: tuple[int, int]) -> None:
