@@ -51,6 +51,7 @@ def places(prospect: Prospect, trial: Trial) -> list[int]:
         {"cut": "block3"},
         {"cut": "block2", "unfreeze": 2},
         {"taps": "block2@2", "epochs": 0},
+        {"drop_above": "block2", "epochs": 0},
     ],
     ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items()),
 )

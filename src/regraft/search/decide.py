@@ -84,8 +84,8 @@ def plan_of(prospect: Prospect, recipe: Recipe | None, n_classes: int) -> Plan:
 def _carry_out(recipe: Recipe, prospect: Prospect, n_classes: int, means: Means, folder: Path, clock: Clock) -> Trial:
     if recipe.weights == "random":
         prospect = randomised(prospect, means)
-    if not recipe.epochs and recipe.taps == "auto":
-        return probe_trial(prospect, recipe, n_classes)
     probe = probe_for(prospect, recipe)
+    if not recipe.epochs and recipe.taps == "auto":
+        return probe_trial(prospect, recipe, n_classes, probe)
     checkpoint = folder / TRAINING / f"{recipe.name}.pt"
     return train_trial(prospect, recipe, n_classes, means, probe=probe, checkpoint=checkpoint, time_limit=clock.left)
