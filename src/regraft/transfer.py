@@ -225,6 +225,7 @@ def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any]) -> No
         recipe=chosen.plan.recipe.to_dict(),
         metrics=metrics,
         dataset=data.name,
+        views=chosen.views,
         replace=True,
     )
 

@@ -2,7 +2,8 @@
 
     config.json           format "regraft-model", version; source (uri, arch, arch_args, digest, licence,
                           origin); input (the InputSpec: preprocessing); taps; classes in the order of the
-                          outputs; recipe, metrics; digest (SHA-256 of model.safetensors)
+                          outputs; views (of each picture that predictions are the mean of); recipe, metrics; digest
+                          (SHA-256 of model.safetensors)
     model.safetensors     body.NAME for every tensor of the source that the head depends on, NAME as in the
                           source; head.mean, head.scale, head.weight, head.bias
     selftest.safetensors  pixels, uint8 (n, C, H, W) with n <= 8; probabilities, float32 (n, K)
@@ -43,7 +44,7 @@ from regraft.errors import BundleError, CutError
 from regraft.run import write_atomic
 from regraft.source import Source, build, make_source
 from regraft.spec import InputSpec
-from regraft.tune import Network, Recipe, fresh_head, full_network
+from regraft.tune import MOST_VIEWS, Network, Recipe, fresh_head, full_network
 
 FORMAT, VERSION = "regraft-model", 1
 CONFIG, WEIGHTS, SELFTEST, LABELS, CARD = (
@@ -70,6 +71,7 @@ class Bundle:
         recipe: how it was made, plain values.
         metrics: how good it is, as in metrics.json.
         digest: SHA-256 of model.safetensors.
+        views: of each picture, whose predictions are averaged; 1 is the plain picture alone.
     """
 
     folder: Path
@@ -80,6 +82,7 @@ class Bundle:
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     digest: str
+    views: int = 1
 
 
 def save(
@@ -94,6 +97,7 @@ def save(
     metrics: Mapping[str, Any] | None = None,
     evidence: Mapping[str, Any] | None = None,
     dataset: str = "",
+    views: int = 1,
     replace: bool = False,
 ) -> Path:
     """Write a delivered model as a bundle.
@@ -109,6 +113,7 @@ def save(
         metrics: the run's metrics.json, shown on the card.
         evidence: the run's evidence.json, shown on the card.
         dataset: name of the data, shown on the card.
+        views: of each picture, whose predictions are to be averaged; 1 is the plain picture alone.
         replace: put the new bundle in the place of an older one.
 
     Returns:
@@ -151,6 +156,7 @@ def save(
             "input": source.input.to_dict(),
             "taps": [asdict(tap) for tap in taps],
             "classes": list(classes),
+            "views": views,
             **about,
             "digest": digest_file(new / WEIGHTS),
         }
@@ -239,12 +245,19 @@ def _checked(folder: Path, config: dict[str, Any]) -> Bundle:
             recipe=config["recipe"],
             metrics=config["metrics"],
             digest=config["digest"],
+            views=_views(config.get("views", 1)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"{folder / CONFIG} is not complete ({type(error).__name__}: {error}). "
             "Save the model again: save(folder, network=..., source=..., taps=..., classes=..., pixels=...)"
         ) from error
+
+
+def _views(number: Any) -> int:
+    if type(number) is not int or not 1 <= number <= MOST_VIEWS:
+        raise ValueError(f"views is {number!r}, expected a number from 1 to {MOST_VIEWS}")
+    return number
 
 
 def rebuild(bundle: Bundle, *, trust_code: bool = False) -> Network:

@@ -6,7 +6,7 @@ Shape letters: N pictures, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -46,6 +46,9 @@ class Prediction:
 class Classifier:
     """A delivered model with its preprocessing and its class names.
 
+    Where the bundle says so, a prediction is the mean over views of a picture. They follow from the picture's content,
+    so that the same picture always has the same answer.
+
     Args:
         network: from pixels 0..255 to class scores.
         bundle: what its config.json says.
@@ -60,6 +63,7 @@ class Classifier:
         self.network = network
         self.bundle = bundle
         self.transform = Transform(bundle.input)
+        self._views = [Transform(bundle.input, view) for view in range(bundle.views)]
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "cpu", trust_code: bool = False) -> Self:
@@ -117,16 +121,27 @@ class Classifier:
     ) -> tuple[list[str], np.ndarray]:
         bad: list[Problem] = []
         pictures = _pictures(inputs, bad.append)
-        parts, kept = [np.empty((0, len(self.classes)), np.float32)], []
-        for where, pixels in decode(pictures, self.transform, batch_size=batch_size, on_bad=bad.append):
-            parts.append(probabilities(self.network, pixels, batch_size))
-            kept += [pictures.examples[i].name for i in where]
+        kept, rows = self._seen(pictures, self._views[0], batch_size, bad.append)
+        pictures = replace(pictures, examples=kept)
+        for view in self._views[1:]:
+            rows = rows + self._seen(pictures, view, batch_size, bad.append)[1]
+        names = [example.name for example in kept]
         if on_bad is None and bad:
-            raise DataError(f"{listed(bad, len(kept) + len(bad))}\nLeave them out: model.predict(..., on_bad=print)")
+            raise DataError(f"{listed(bad, len(names) + len(bad))}\nLeave them out: model.predict(..., on_bad=print)")
         for problem in bad:
             assert on_bad is not None
             on_bad(problem)
-        return kept, np.concatenate(parts)
+        return names, rows / np.float32(len(self._views))
+
+    def _seen(
+        self, pictures: Dataset, view: Transform, batch_size: int, tell: Callable[[Problem], None]
+    ) -> tuple[tuple[Example, ...], np.ndarray]:
+        """The pictures that can be used, and their probabilities in one view."""
+        parts, kept = [np.empty((0, len(self.classes)), np.float32)], []
+        for where, pixels in decode(pictures, view, batch_size=batch_size, on_bad=tell):
+            parts.append(probabilities(self.network, pixels, batch_size))
+            kept += [pictures.examples[i] for i in where]
+        return tuple(kept), np.concatenate(parts)
 
 
 def load(folder: str | Path, *, device: str = "cpu", trust_code: bool = False) -> Classifier:

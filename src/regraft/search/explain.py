@@ -20,7 +20,8 @@ def describe_probe(result: ProbeResult) -> str:
 def why_recipe(trial: Trial) -> str:
     """That a recipe was asked for, and what came of it."""
     where = f"trained above {trial.plan.cut}" if trial.history else "nothing trained by gradient"
-    return f"Recipe {trial.name} was asked for: {where}, {percent(trial.val_accuracy)} on validation."
+    held = f"{percent(trial.val_accuracy)} on validation{_averaged(trial)}"
+    return f"Recipe {trial.name} was asked for: {where}, {held}."
 
 
 def why_probe(prospect: Prospect) -> str:
@@ -33,7 +34,7 @@ def why_probe(prospect: Prospect) -> str:
 
 def why_trained(trial: Trial, gained: Gain) -> str:
     """What one way of training gave."""
-    return f"{trial.name}: {gained} over the probe on validation, in {trial.seconds:.0f} s."
+    return f"{trial.name}: {gained} over the probe on validation{_averaged(trial)}, in {trial.seconds:.0f} s."
 
 
 def why_chosen(tuned: Trial, gained: Gain) -> str:
@@ -49,6 +50,10 @@ def why_chosen(tuned: Trial, gained: Gain) -> str:
 def percent(fraction: float) -> str:
     """A fraction as people read it."""
     return f"{100 * fraction:.1f} %"
+
+
+def _averaged(trial: Trial) -> str:
+    return f", averaged over {trial.views} views" if trial.views > 1 else ""
 
 
 def _top(trial: Trial) -> str:

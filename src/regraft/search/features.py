@@ -14,7 +14,7 @@ import numpy as np
 
 from regraft.cache import FeatureCache, PassReport, Tap, default_root, frozen_pass
 from regraft.cut import Traced
-from regraft.data import SPLITS, Dataset, Problem
+from regraft.data import SPLITS, Dataset, Problem, Transform
 from regraft.probe import derived
 from regraft.run import Listener, Silent
 from regraft.source import Source
@@ -79,25 +79,29 @@ class Features:
         self._source = source
         self._traced = traced
         self._means = means
-        self._caches: dict[Tap, FeatureCache] = {}
+        self._caches: dict[tuple[Tap, int], FeatureCache] = {}  # of each tap in each view
         self._derived = derived(self._stored, traced, len(self.labels("train")))
 
-    def __call__(self, tap: Tap, split: str) -> np.ndarray:
+    def __call__(self, tap: Tap, split: str, view: int = 0) -> np.ndarray:
         """Rows of one split in the dataset's order, (N, D); coarse grids follow from the stored fine ones."""
-        return self._derived(tap, split)
+        if not view:
+            return self._derived(tap, split)
+        if (tap, view) not in self._caches:
+            self.fill([tap], (split,), view)
+        return self._caches[tap, view].rows(self.data.split(split).keys)
 
     def labels(self, split: str) -> np.ndarray:
         """Class indices of one split, (N,)."""
         return self.data.split(split).labels
 
-    def fill(self, taps: Sequence[Tap], splits: Sequence[str] = SPLITS) -> None:
-        """Compute what is missing at some taps, in one pass over the pictures of some splits.
+    def fill(self, taps: Sequence[Tap], splits: Sequence[str] = SPLITS, view: int = 0) -> None:
+        """Compute what is missing at some taps, in one pass over one view of the pictures of some splits.
 
         Raises:
             CacheError: the disk is full. Finished rows stay.
             DataError: some pictures cannot be read. All other rows stay.
         """
-        listener, what = self._means.listener, "frozen layers"
+        listener, what = self._means.listener, f"frozen layers, view {view}" if view else "frozen layers"
         bad: list[Problem] = []
         wanted = tuple(example for example in self.data.examples if example.split in splits)
         caches, report = frozen_pass(
@@ -106,14 +110,18 @@ class Features:
             self._traced,
             taps,
             root=self._means.root,
+            transform=Transform(self._source.input, view),
             runtime=self._means.runtime,
             device=self._means.device,
             progress=lambda done, total: listener.progress(what, done, total),
             on_bad=bad.append if self._means.skip_bad else None,
         )
         self.data = _without(self.data, bad)
-        self._caches |= caches
+        self._caches |= {(tap, view): cache for tap, cache in caches.items()}
         self.tally = self.tally.plus(report)
+        if report.computed and view:
+            cost = f"{report.seconds:.1f} s of frozen layers, {report.bytes / 1e6:.1f} MB"
+            listener.say(f"View {view} of {report.computed} pictures: {cost}.")
         if report.computed and report.fallback_reason:
             listener.say(f"Frozen layers ran on {report.runtime}: {report.fallback_reason}")
 
@@ -122,21 +130,21 @@ class Features:
         splits = [self.data.split(split) for split in ("train", "val")]
         return [[self._cache(tap).key.digest for tap in taps], [[part.keys, part.labels.tolist()] for part in splits]]
 
-    def activations(self, cut: str, split: str) -> CacheRows:
-        """The full activations at a cut for one split, read from disk as they are needed."""
-        tap, keys = Tap(cut), self.data.split(split).keys
-        if tap not in self._caches or not self._caches[tap].keys() >= set(keys):
-            # Most trials never come to the test split.
-            self.fill([tap], ("train", "val") if split != "test" else ("test",))
-        return CacheRows(self._caches[tap], self.data.split(split).keys, self.labels(split))
+    def activations(self, tap: Tap, split: str, view: int = 0) -> CacheRows:
+        """The rows of a tap for one split in one view, read from disk as they are needed."""
+        place, keys = (tap, view), self.data.split(split).keys
+        if place not in self._caches or not self._caches[place].keys() >= set(keys):
+            # Most trials never come to the test split, and views are for training.
+            self.fill([tap], (split,) if view or split == "test" else ("train", "val"), view)
+        return CacheRows(self._caches[place], self.data.split(split).keys, self.labels(split))
 
     def _stored(self, tap: Tap, split: str) -> np.ndarray:
         return self._cache(tap).rows(self.data.split(split).keys)
 
     def _cache(self, tap: Tap) -> FeatureCache:
-        if tap not in self._caches:
+        if (tap, 0) not in self._caches:
             self.fill([tap])
-        return self._caches[tap]
+        return self._caches[tap, 0]
 
 
 def _without(data: Dataset, bad: Sequence[Problem]) -> Dataset:

@@ -25,6 +25,7 @@ from regraft.tune import (
     Plan,
     Recipe,
     Rows,
+    ViewRows,
     full_network,
     resolve,
     starting_head,
@@ -50,6 +51,7 @@ class Trial:
         val_accuracy: on the validation split, a fraction.
         seconds: wall-clock time, the frozen pass to its cut included.
         history: of the training; None where nothing was trained by gradient.
+        views: of which its predictions are the mean; 1 is the plain picture alone.
     """
 
     name: str
@@ -60,10 +62,12 @@ class Trial:
     val_accuracy: float
     seconds: float
     history: History | None = None
+    views: int = 1
 
     def probabilities(self, split: str) -> np.ndarray:
         """Of every class for every example of a split, (N, K), from cached rows."""
-        return probabilities(self.network, rows_at(self.prospect, self.plan, split))
+        rows = (view_at(self.prospect, self.plan, split, view) for view in range(self.views))
+        return np.mean([probabilities(self.network, each) for each in rows], axis=0)
 
     def delivered(self) -> Network:
         """The whole network, from pixels 0..255 to class scores."""
@@ -78,7 +82,8 @@ def probe_trial(prospect: Prospect, recipe: Recipe, n_classes: int, probe: Probe
     probe = probe or prospect.profile.best
     plan = _resolve(recipe, prospect, n_classes, probe)
     network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
-    return Trial(recipe.name, prospect, plan, network, probe, probe.val_accuracy, time.perf_counter() - started)
+    trial = Trial(recipe.name, prospect, plan, network, probe, probe.val_accuracy, 0.0)
+    return replace(_averaging(trial), seconds=time.perf_counter() - started)
 
 
 def train_trial(
@@ -129,7 +134,22 @@ def train_trial(
         time_limit=time_limit,
     )
     accuracy = history.kept.val_accuracy or 0.0
-    return Trial(recipe.name, prospect, plan, network, probe, accuracy, time.perf_counter() - started, history)
+    trial = _averaging(Trial(recipe.name, prospect, plan, network, probe, accuracy, 0.0, history))
+    return replace(trial, seconds=time.perf_counter() - started)
+
+
+def _averaging(trial: Trial) -> Trial:
+    """The trial with predictions over as many views as its recipe says, or as help on validation."""
+    recipe = trial.plan.recipe
+    wanted = recipe.views if recipe.average_views == "auto" else recipe.average_views
+    if wanted < 2:
+        return trial
+    averaged = replace(trial, views=wanted)
+    rights = right(averaged, "val").astype(float)
+    gained = Gain.of(rights - right(trial, "val"))
+    if recipe.average_views == "auto" and not gained.points > gained.se:
+        return trial
+    return replace(averaged, val_accuracy=float(rights.mean()))
 
 
 @dataclass(frozen=True)
@@ -145,6 +165,11 @@ class Gain:
     points: float
     se: float
     n: int
+
+    @classmethod
+    def of(cls, differences: np.ndarray) -> Gain:
+        """From what each example gained: 1, 0 or -1, (N,)."""
+        return cls(float(differences.mean()), float(differences.std() / np.sqrt(len(differences))), len(differences))
 
     @property
     def convincing(self) -> bool:
@@ -178,22 +203,33 @@ def rows_at(prospect: Prospect, plan: Plan, split: str, *, augment_seed: int | N
         prospect: whose features.
         plan: where its network starts.
         split: of the dataset.
-        augment_seed: for training rows, the seed of the recipe's augmentation of pixels.
+        augment_seed: for training rows, the seed of the recipe's views and of its augmentation of pixels.
     """
+    if augment_seed is None or plan.recipe.views < 2:
+        return view_at(prospect, plan, split, 0, augment_seed=augment_seed)
+    views = [view_at(prospect, plan, split, k, augment_seed=augment_seed) for k in range(plan.recipe.views)]
+    return ViewRows(views, seed=augment_seed)
+
+
+def view_at(prospect: Prospect, plan: Plan, split: str, view: int, *, augment_seed: int | None = None) -> Rows:
+    """The same for one view of each example; view 0 is the plain one."""
     features = prospect.features
     labels = features.labels(split)
     if plan.cut == "output":
-        return ArrayRows(joined(features, plan.taps, split), labels)
+        if view:
+            features.fill(plan.taps, (split,), view)  # in one pass
+        return ArrayRows(joined(features, plan.taps, split, view), labels)
     if plan.cut == "input":
-        pixels = load_pixels(features.data.split(split), Transform(prospect.source.input))
+        pixels = load_pixels(features.data.split(split), Transform(prospect.source.input, view))
         augment = plan.recipe.augment if augment_seed is not None else "none"
         return ArrayRows(pixels, labels, augment=augment, seed=augment_seed or 0)
-    return features.activations(plan.cut, split)
+    return features.activations(Tap(plan.cut), split, view)
 
 
-def joined(features: Features, taps: tuple[Tap, ...], split: str) -> np.ndarray:
+def joined(features: Features, taps: tuple[Tap, ...], split: str, view: int = 0) -> np.ndarray:
     """The pooled rows of several taps side by side, (N, D)."""
-    return np.concatenate([features(tap, split).reshape(len(features.labels(split)), -1) for tap in taps], axis=1)
+    n = len(features.labels(split))
+    return np.concatenate([features(tap, split, view).reshape(n, -1) for tap in taps], axis=1)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 
 from regraft.probe import folds, refit
 from regraft.search.features import Means
-from regraft.search.trial import Gain, Trial, joined, probabilities, right, rows_at
+from regraft.search.trial import Gain, Trial, joined, probabilities, right, rows_at, view_at
 from regraft.tune import Rows, starting_head, train, upper_network
 
 # With fewer validation examples one of them is worth more than half a point, and training examples help to judge.
@@ -39,7 +39,7 @@ class _Some:
 
 def gain(new: Trial, old: Trial) -> Gain:
     """What a trial gives over another on the validation split."""
-    return _gain(right(new, "val").astype(float) - right(old, "val"))
+    return Gain.of(right(new, "val").astype(float) - right(old, "val"))
 
 
 def sure_gain(tuned: Trial, probe: Trial, means: Means) -> Gain:
@@ -57,14 +57,10 @@ def sure_gain(tuned: Trial, probe: Trial, means: Means) -> Gain:
     kept = tuned.history.kept.epoch if tuned.history else 0
     held_out = probe.probe.fitted.cv_scores if probe.probe else None
     if len(on_val) >= FEW or not kept or held_out is None or tuned.probe is None:
-        return _gain(on_val)
+        return Gain.of(on_val)
     y = tuned.prospect.features.labels("train")
     on_train = (_held_out(tuned, kept, means) == y).astype(float) - (held_out.argmax(1) == y)
-    return _gain(np.concatenate([on_val, on_train]))
-
-
-def _gain(differences: np.ndarray) -> Gain:
-    return Gain(float(differences.mean()), float(differences.std() / np.sqrt(len(differences))), len(differences))
+    return Gain.of(np.concatenate([on_val, on_train]))
 
 
 def _held_out(tuned: Trial, epochs: int, means: Means) -> np.ndarray:
@@ -73,7 +69,8 @@ def _held_out(tuned: Trial, epochs: int, means: Means) -> np.ndarray:
     assert probe is not None
     y, K = prospect.features.labels("train"), tuned.plan.n_classes
     X = joined(prospect.features, probe.candidate.taps, "train")
-    rows = rows_at(prospect, tuned.plan, "train")
+    rows = rows_at(prospect, tuned.plan, "train", augment_seed=means.seed)
+    seen = [view_at(prospect, tuned.plan, "train", view) for view in range(tuned.views)]
     recipe = tuned.plan.recipe.with_(keep="last", patience=0)
     answers = np.empty(len(y), dtype=np.int64)
     fold = folds(y, N_FOLDS, means.seed)
@@ -84,5 +81,6 @@ def _held_out(tuned: Trial, epochs: int, means: Means) -> np.ndarray:
         head = starting_head(plan, prospect.traced, replace(probe, fitted=fitted))
         network = upper_network(plan, prospect.source, prospect.traced, head)
         train(plan, network, _Some(rows, inside), None, seed=means.seed, device=means.device)
-        answers[outside] = probabilities(network, _Some(rows, outside)).argmax(1)
+        scores = [probabilities(network, _Some(view, outside)) for view in seen]
+        answers[outside] = np.mean(scores, axis=0).argmax(1)
     return answers

@@ -14,11 +14,13 @@ from regraft.tune.plan import Plan, PlanRow, plan_whole, tap_name
 from regraft.tune.recipe import Recipe
 from regraft.tune.recipes import RECIPES
 from regraft.tune.resolve import resolve
-from regraft.tune.rows import ArrayRows, CacheRows, LiveRows, Rows
+from regraft.tune.rows import ArrayRows, CacheRows, LiveRows, Rows, ViewRows
+from regraft.tune.rules import MOST_VIEWS
 from regraft.tune.scope import choose_taps
 from regraft.tune.start import fresh_head, frozen_prefix, starting_head, upper_network
 
 __all__ = [
+    "MOST_VIEWS",
     "RECIPES",
     "ArrayRows",
     "CacheRows",
@@ -31,6 +33,7 @@ __all__ = [
     "PlanRow",
     "Recipe",
     "Rows",
+    "ViewRows",
     "choose_taps",
     "feature_width",
     "fresh_head",

@@ -81,7 +81,7 @@ def train(
         checkpoint: file written after each epoch; a run that finds it goes on from there and ends with the
             same weights and history as one that was never stopped.
         on_event: called at each event; what it raises ends the run, and the checkpoint stays.
-        time_limit: seconds after which no further epoch begins.
+        time_limit: seconds after which no further update is made.
 
     Returns:
         One row per epoch, beginning with epoch 0 before any update.
@@ -199,22 +199,26 @@ class _Loop:
         for _ in range(min(self.every, self.plan.n_epochs - self.epoch)):
             if losses and self.out_of_time(time_limit):
                 break
-            losses.append(self.fit_epoch(self.epoch + 1))
+            losses.append(self.fit_epoch(self.epoch + 1, time_limit))
             self.epoch += 1
         self.record(train_loss=sum(losses) / len(losses))
         self.assert_frozen()
         self.save()
         self.say("epoch")
 
-    def fit_epoch(self, epoch: int) -> float:
-        total = torch.zeros((), device=self.device)
+    def fit_epoch(self, epoch: int, time_limit: float | None) -> float:
+        """The mean loss of an epoch, or of its first batches where the time is over before its end."""
+        total, seen = torch.zeros((), device=self.device), 0
         # Seeding from (seed, epoch) makes dropout repeatable after a resume without saved generator state.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed * 1_000_003 + epoch)
             self.network.train()
             for indices in self.batches(epoch):
                 total += self.step(indices, epoch) * len(indices)
-        return float(total) / len(self.train)
+                seen += len(indices)
+                if self.out_of_time(time_limit):
+                    break
+        return float(total) / seen
 
     def batches(self, epoch: int) -> Iterator[np.ndarray]:
         order = epoch_order(len(self.train), self.seed, epoch)

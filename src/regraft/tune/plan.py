@@ -64,7 +64,7 @@ class Plan:
         n_train: training rows.
         n_epochs: passes over them.
         updates: optimizer steps in all.
-        bytes: of the cached activations at the cut.
+        bytes: of the cached activations at the cut, in all views.
         seconds: of training, estimated from one timed step; 0 where nothing is trained by gradient.
     """
 
@@ -96,10 +96,11 @@ class Plan:
 
     def table(self) -> Table:
         """The plan as people read it, for `rich.print`."""
+        views = f" in {self.recipe.views} views" if self.recipe.views > 1 else ""
         caption = (
             f"trained above {self.cut!r}, head reads {', '.join(map(tap_name, self.taps)) or 'the output'}; "
             f"{self.n_epochs} epochs, {self.updates} updates, about {_seconds(self.seconds)}, "
-            f"{self.bytes / 1e6:.1f} MB cached"
+            f"{self.bytes / 1e6:.1f} MB cached{views}"
         )
         table = Table(title=f"{self.recipe.name} · {self.source}", caption=caption)
         for column in ("layers", "parameters", "start", "state", "rate", "decay", "batch norm"):

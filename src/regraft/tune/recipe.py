@@ -66,6 +66,10 @@ class Recipe:
         noise: on the rows at the cut, in standard deviations of each channel.
         class_weights: "balanced" lets each class count alike, however many examples it has.
         augment: of pixel rows; "flip-crop" is a random flip and a random crop after padding by an eighth.
+        views: so many versions of each training picture (plain, and cropped, flipped, recoloured) are cached at the
+            cut, and one is drawn for each epoch; 0 and 1 use the plain picture alone.
+        average_views: predictions are the mean over so many views; 0 and 1 look at the plain picture alone, "auto"
+            takes `views` if that is better by more than a standard error on validation.
         patience: stop after this many evaluations without a better one; 0 never stops.
         clip: largest norm of the gradient; 0 does not clip.
         clip_value: largest magnitude of each of its numbers; 0 does not clip.
@@ -120,6 +124,8 @@ class Recipe:
     noise: float = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     augment: Literal["none", "flip-crop"] = "none"
+    views: int = 0
+    average_views: int | Literal["auto"] = 0
     patience: int = 0
     clip: float = 1.0
     clip_value: float = 0.0

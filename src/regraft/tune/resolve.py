@@ -66,7 +66,6 @@ def resolve(
     epochs, updates = epochs_and_updates(recipe, n_train)
     rates = _Rates(scope)
     rows = (*_body_rows(scope, source, rates), *_head_rows(scope, rates, epochs))
-    cached = 0 if scope.cut == "output" else estimate_bytes(traced, [Tap(scope.cut)], n_train)
     seconds = _step_seconds(scope, source) * updates if updates else 0.0
     return Plan(
         recipe,
@@ -78,7 +77,7 @@ def resolve(
         n_train,
         epochs,
         updates,
-        cached,
+        _cached_bytes(scope, traced, n_train),
         round(seconds, 2),
     )
 
@@ -214,6 +213,14 @@ def _head_rows(scope: Scope, rates: _Rates, epochs: int) -> list[PlanRow]:
 
 
 # cost -----------------------------------------------------------------------------------------------
+
+
+def _cached_bytes(scope: Scope, traced: Traced, n_train: int) -> int:
+    """Of the training rows, in all views; pooled features of the plain view are there already."""
+    views = max(1, scope.recipe.views)
+    if scope.cut == "output":
+        return estimate_bytes(traced, scope.taps, n_train * (views - 1))
+    return estimate_bytes(traced, [Tap(scope.cut)], n_train * views)
 
 
 def _step_seconds(scope: Scope, source: Source) -> float:

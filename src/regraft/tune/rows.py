@@ -17,7 +17,7 @@ from regraft.cache import FeatureCache
 from regraft.data import Dataset, Transform, decode
 
 # Streams of random numbers that must not repeat each other for one (seed, epoch).
-ORDER, AUGMENT = 1, 2
+ORDER, AUGMENT, VIEW = 1, 2, 3
 
 
 class Rows(Protocol):
@@ -125,6 +125,38 @@ class LiveRows:
         parts = decode(self._dataset, self._transform, wanted, batch_size=len(wanted))
         pixels = torch.from_numpy(np.concatenate([part for _, part in parts]))
         return pixels.float() if self.prefix is None else self.prefix(pixels)
+
+
+class ViewRows:
+    """Several views of the same examples, of which each epoch draws one for each row; epoch 0 is plain.
+
+    Args:
+        views: rows of each view, in the same order; the first are the plain ones.
+        seed: of the draws, which are a function of (seed, epoch, row) and nothing else.
+
+    Example:
+        >>> plain, flipped = (ArrayRows(np.full((4, 2), k), [0, 1, 0, 1]) for k in (0, 1))
+        >>> ViewRows([plain, flipped], seed=0).batch(np.arange(4), epoch=2)[:, 0]
+        tensor([1., 1., 0., 0.])
+    """
+
+    def __init__(self, views: Sequence[Rows], *, seed: int) -> None:
+        self.prefix = views[0].prefix
+        self.labels = views[0].labels
+        self._views = views
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: np.ndarray, epoch: int) -> torch.Tensor:
+        """The rows at some indices, (B, ...), each in the view that this epoch draws for it."""
+        if epoch == 0:
+            return self._views[0].batch(indices, 0)
+        draws = np.random.default_rng([VIEW, self._seed, epoch]).integers(0, len(self._views), len(self))[indices]
+        parts = {view: np.flatnonzero(draws == view) for view in np.unique(draws)}
+        order = torch.from_numpy(np.argsort(np.concatenate(list(parts.values())), kind="stable"))
+        return torch.cat([self._views[view].batch(indices[places], epoch) for view, places in parts.items()])[order]
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:

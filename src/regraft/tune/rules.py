@@ -26,6 +26,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "keep": ("best", "last"),
 }
 
+MOST_VIEWS = 64  # of one picture
+
 Rule = tuple[str, Callable[[Any], bool]]
 """What a value must be, in words, and the test of it."""
 
@@ -62,6 +64,7 @@ _TEXT: Rule = ("a string", lambda v: isinstance(v, str))
 _SWITCH: Rule = ("true or false", lambda v: isinstance(v, bool))
 _PATTERN: Rule = ("a regular expression over names of tensors, such as 'layer[34]|head'", _is_pattern)
 _COUNT: Rule = ("a whole number, 0 or more", lambda v: _is_count(v) and v >= 0)
+_VIEWS: Rule = (f"a whole number from 0 to {MOST_VIEWS}", lambda v: _is_count(v) and 0 <= v <= MOST_VIEWS)
 _AMOUNT: Rule = ("a number, 0 or more", lambda v: _is_number(v) and v >= 0)
 _SHARE: Rule = ("a share in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1)
 
@@ -95,6 +98,8 @@ RULES: dict[str, Rule] = {
     "label_smoothing": _SHARE,
     "mixup": _AMOUNT,
     "noise": _AMOUNT,
+    "views": _VIEWS,
+    "average_views": (f"{_VIEWS[0]}, or 'auto'", lambda v: v == "auto" or _VIEWS[1](v)),
     "patience": _COUNT,
     "clip": _AMOUNT,
     "clip_value": _AMOUNT,
@@ -132,6 +137,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "lora trains the adapters and the head, so train and freeze must be empty and unfreeze 0"
     if recipe.lora_targets and not recipe.lora:
         yield "lora_targets says which layers are adapted, so lora must be their rank, such as 8"
+    if recipe.average_views == "auto" and recipe.views < 2:
+        yield "average_views = 'auto' averages over the recipe's views, so views must be 2 or more"
     if recipe.drop_above and recipe.keep_source_head:
         yield "keep_source_head needs the layers that drop_above drops"
     if recipe.replace and recipe.keep_source_head:
