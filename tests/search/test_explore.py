@@ -80,11 +80,27 @@ def test_short_runs_come_first_and_the_best_third_goes_on(searched: tuple[Path, 
     _, decision = searched
     _, *tuned = decision.trials
     short = [trial for trial in tuned if trial.name.endswith("short")]
-    full = [trial for trial in tuned if trial not in short]
-    assert tuned == [*short, *full]
+    full = [trial for trial in tuned if trial not in short and not trial.plan.recipe.views]
+    assert tuned[:-1] == [*short, *full]
     assert len(full) == -(-len(short) // explore.KEPT)
     best = max(short, key=explore.merit)
     assert full[0].name == best.name.removesuffix(", short")
+
+
+def test_the_best_of_the_second_round_is_tried_with_views(searched: tuple[Path, Decision]) -> None:
+    folder, decision = searched
+    _, *tuned, last = decision.trials
+    best = max((t for t in tuned if not t.name.endswith("short")), key=explore.merit)
+    assert last.name == f"{best.name}, {ideas.VIEWS} views" and last.plan.cut == best.plan.cut
+    assert study(folder).trials[-1].params["views"] == ideas.VIEWS
+
+
+def test_views_are_left_out_where_their_frozen_passes_do_not_fit(
+    prospect: Prospect, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ideas, "_seconds_a_picture", lambda *_: 1e6)
+    decision = search(prospect, means, tmp_path)
+    assert len(decision.trials) > 1 and not [t for t in decision.trials if t.plan.recipe.views]
 
 
 def test_the_chosen_trial_is_the_probe_unless_it_is_surely_worse(searched: tuple[Path, Decision], means: Means) -> None:
@@ -96,7 +112,7 @@ def test_the_chosen_trial_is_the_probe_unless_it_is_surely_worse(searched: tuple
     assert f"{sure} over the probe on {sure.n} examples" in decision.why[-1]
 
 
-@pytest.mark.parametrize("killed_in", [1, 3])
+@pytest.mark.parametrize("killed_in", [1, -1], ids=["first", "last, with views"])
 def test_a_search_killed_at_any_trial_resumes_to_the_same_end(
     killed_in: int,
     searched: tuple[Path, Decision],
@@ -106,6 +122,7 @@ def test_a_search_killed_at_any_trial_resumes_to_the_same_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = []
+    killed_in %= len(searched[1].trials)
 
     def dying(*arguments: object, **options: object) -> Trial:
         calls.append(options)

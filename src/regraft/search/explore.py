@@ -1,4 +1,4 @@
-"""The search behind `auto`: a first round of short runs, a second of full ones for the best third.
+"""The search behind `auto`: short runs, then full ones for the best third, then the best of these with views.
 
 Successive halving (Jamieson and Talwalkar, 2016, arXiv:1502.07943) over the ideas that fit the time. What is tried is
 settled before the first run and stored in the study, as is every run when it ends, so that a killed search goes on
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from regraft.search.clock import Clock
 from regraft.search.features import Means
-from regraft.search.ideas import Idea, ideas
+from regraft.search.ideas import Idea, ideas, viewed
 from regraft.search.study import STUDY, Study
 from regraft.search.trial import TRAINING, Trial, train_trial
 
@@ -40,12 +40,17 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     if probe.val_accuracy == 1.0:
         return []
     budget = max(LEAST_SECONDS, PATIENCE * clock.spent) if clock.left is None else clock.left
+    end = clock.spent + budget
     chosen = _chosen(study, ideas(probe.prospect, probe.plan.n_classes), budget)
     first = [_run(idea, study, probe, means, folder, clock, short=True) for idea in chosen]
     tried = [(idea, trial) for idea, trial in zip(chosen, first, strict=True) if trial is not None]
     best = sorted(tried, key=lambda pair: merit(pair[1]), reverse=True)[: math.ceil(len(tried) / KEPT)]
     second = [_run(idea, study, probe, means, folder, clock, short=False) for idea, _ in best]
-    return [trial for trial in [*first, *second] if trial is not None]
+    done = [(idea, trial) for (idea, _), trial in zip(best, second, strict=True) if trial is not None]
+    more = [viewed(idea, probe.prospect) for idea, _ in sorted(done, key=lambda pair: merit(pair[1]))[-1:]]
+    fits = study.once("views fit the time", lambda: all(clock.spent + idea.plan.seconds <= end for idea in more))
+    third = [_run(idea, study, probe, means, folder, clock, short=False) for idea in more if fits]
+    return [trial for trial in [*first, *second, *third] if trial is not None]
 
 
 def merit(trial: Trial) -> tuple[float, float]:

@@ -7,13 +7,16 @@ dropped, or kept and trained where the last layer is not far behind it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+
+import torch
 
 from regraft.probe import ProbeResult
 from regraft.search.prospect import Prospect
 from regraft.search.starts import with_values
-from regraft.tune import RECIPES, Plan, Recipe, resolve, tap_name
+from regraft.tune import RECIPES, Plan, Recipe, frozen_prefix, resolve, tap_name
 
 # Stages below the head that are trained, for few and for many examples of a class.
 _DEPTHS = (1, 2, 4)
@@ -22,6 +25,7 @@ MANY_PER_CLASS = 50
 _RATES = (3e-4, 1e-3)
 # A last layer further behind the best probe than this is not worth training up to.
 _FAR = 0.15
+VIEWS = 4  # of each picture, where the best idea is tried with views
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Idea:
         name: unique among ideas, for people and for files.
         recipe: what to train, and how.
         probe: the head it starts from, with values.
-        plan: the recipe resolved; `plan.seconds` is the expected time.
+        plan: the recipe resolved; `plan.seconds` is the expected time, with that of further frozen passes.
     """
 
     name: str
@@ -43,7 +47,8 @@ class Idea:
     @property
     def params(self) -> dict[str, str | float]:
         """What distinguishes it from other ideas."""
-        return {"cut": self.recipe.cut, "reads": _reads(self.probe), "lr": self.recipe.lr}
+        params = {"cut": self.recipe.cut, "reads": _reads(self.probe), "lr": self.recipe.lr}
+        return params | ({"views": float(self.recipe.views)} if self.recipe.views else {})
 
 
 def ideas(prospect: Prospect, n_classes: int) -> Iterator[Iterator[Idea]]:
@@ -56,6 +61,31 @@ def ideas(prospect: Prospect, n_classes: int) -> Iterator[Iterator[Idea]]:
         n_classes: of the new head.
     """
     return (_deeper(prospect, probe, n_classes) for probe in _starts(prospect))
+
+
+def viewed(idea: Idea, prospect: Prospect) -> Idea:
+    """The same idea, learnt from several views of each picture, which are averaged at prediction if that helps.
+
+    Args:
+        idea: what to train.
+        prospect: the source; each view is a frozen pass over its training and validation pictures.
+    """
+    recipe = idea.recipe.with_(name=f"{idea.name}, {VIEWS} views", views=VIEWS, average_views="auto")
+    pictures = sum(len(prospect.features.labels(split)) for split in ("train", "val"))
+    seconds = idea.plan.seconds + (VIEWS - 1) * pictures * _seconds_a_picture(prospect, idea.plan)
+    return Idea(recipe.name, recipe, idea.probe, replace(idea.plan, recipe=recipe, seconds=seconds))
+
+
+def _seconds_a_picture(prospect: Prospect, plan: Plan) -> float:
+    """Of a frozen pass: as it was in this run or, where all rows were there already, as timed on a few pictures."""
+    tally = prospect.features.tally
+    if tally.computed:
+        return tally.seconds / tally.computed
+    pixels = torch.zeros(8, *prospect.source.input.size)
+    prefix, began = frozen_prefix(plan, prospect.source, prospect.traced), time.perf_counter()
+    with torch.no_grad():
+        prefix(pixels)
+    return (time.perf_counter() - began) / len(pixels)
 
 
 def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[Idea]:
