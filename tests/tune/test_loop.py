@@ -309,9 +309,20 @@ def test_patience_ends_a_run_that_no_longer_improves(tiny) -> None:
     assert [row.epoch for row in history.rows] == [0, 1, 2, 3]
 
 
-def test_a_time_limit_stops_between_epochs(tiny) -> None:
+def test_a_time_limit_stops_before_the_first_epoch(tiny) -> None:
     plan, network = ready(tiny, QUICK.with_(cut="input", epochs=50))
     assert len(train(plan, network, *rows(tiny), seed=0, time_limit=0.0).rows) == 1
+
+
+def test_a_time_limit_stops_within_an_epoch(tiny, monkeypatch) -> None:
+    plan, network = ready(tiny, QUICK.with_(cut="input", batch_size=4, epochs=3))
+    clock = iter(range(10_000))
+    monkeypatch.setattr(
+        "regraft.tune.loop.time.perf_counter", lambda: float(next(clock))
+    )  # each look at the clock is a second
+    history = train(plan, network, *rows(tiny), seed=0, time_limit=6.0)
+    assert 0 < history.rows[-1].updates < plan.updates // 3
+    assert history.rows[-1].train_loss is not None
 
 
 def test_it_learns(tiny) -> None:
