@@ -36,7 +36,7 @@ def judged(cell: Cell, seed: int, work: Path) -> list[list[str]]:
     clock, data = Clock(time.monotonic()), examples(job)
     with means(job, Silent()) as used:
         prospect = look_at(data, *sources(job), used)
-        decision = decide([prospect], None, len(data.classes), used, folder=work / "run", clock=clock)
+        decision = decide(prospect, None, len(data.classes), used, folder=work / "run", clock=clock)
         trials = [*((t, t is decision.chosen) for t in decision.trials), *((t, False) for t in _stages(prospect))]
         rows = [[100 * right(t, "test").mean(), 100 * t.val_accuracy, t.name, "chosen" if c else ""] for t, c in trials]
     rows.sort(key=lambda row: -row[0])

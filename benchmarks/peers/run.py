@@ -1,6 +1,6 @@
 """regraft beside its peers: same pictures, same weights, same seeds.
 
-    python benchmarks/peers/run.py [--cells NAME ...] [--peers NAME ...] [--seeds N ...] [--quiet] [--fresh]
+    python benchmarks/peers/run.py [--cells NAME ...] [--peers NAME ...] [--seeds N ...] [--defaults] [--quiet] [--fresh]
 
 Every run is a process of its own and becomes a line of benchmarks/results/peers.jsonl when it ends; a run that is
 there is not made again, so the comparison can be stopped and made in pieces. `--quiet` says that nothing else runs:
@@ -60,14 +60,17 @@ class Run:
         return self.cell.name, self.contestant.name, self.setting, self.seed, self.quiet
 
 
-def planned(cells: list[Cell], contestants: list[Contestant], seeds: list[int], quiet: bool) -> Iterator[Run]:
+def planned(asked: argparse.Namespace) -> Iterator[Run]:
     """In order: the cheapest contestant first; where times count, all contestants of a cell one after the other."""
-    if quiet:
+    cells, contestants = [CELLS[name] for name in asked.cells], [CONTESTANTS[name] for name in asked.peers]
+    seeds = asked.seeds
+    if asked.quiet:
         yield from (Run(cell, who, "default", seed, True) for cell in cells for seed in seeds for who in contestants)
         return
     for who in contestants:
         for seed in seeds[: who.n_seeds]:
-            yield from (Run(cell, who, setting, seed, False) for cell in cells for setting in who.settings)
+            settings = ["default"] if asked.defaults else list(who.settings)
+            yield from (Run(cell, who, setting, seed, False) for cell in cells for setting in settings)
 
 
 def carry_out(run: Run) -> Line:
@@ -122,16 +125,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS), metavar="NAME")
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--quiet", action="store_true", help="nothing else runs: the times count")
+    parser.add_argument("--defaults", action="store_true", help="leave out the peers' other settings")
     parser.add_argument("--fresh", action="store_true", help="make the runs again that are there already")
     return parser.parse_args()
 
 
 def main() -> None:
     asked = arguments()
-    cells = [CELLS[name] for name in asked.cells]
-    contestants = [CONTESTANTS[name] for name in asked.peers]
     there = {} if asked.fresh else RESULTS.lines()
-    for run in planned(cells, contestants, asked.seeds, asked.quiet):
+    for run in planned(asked):
         if run.key in there:
             continue
         try:
