@@ -1,6 +1,7 @@
 """regraft beside its peers: same pictures, same weights, same seeds.
 
-    python benchmarks/peers/run.py [--cells NAME ...] [--peers NAME ...] [--seeds N ...] [--defaults] [--quiet] [--fresh]
+    python benchmarks/peers/run.py [--cells NAME ...] [--peers NAME ...] [--seeds N ...]
+                                   [--defaults] [--quiet] [--fresh]
 
 Every run is a process of its own and becomes a line of benchmarks/results/peers.jsonl when it ends; a run that is
 there is not made again, so the comparison can be stopped and made in pieces. `--quiet` says that nothing else runs:
