@@ -124,9 +124,10 @@ class Table:
         return Score("default", runs) if runs else None
 
     def best(self, cell: str, contestant: str) -> Score | None:
-        """With the setting that was best on the test split, in the contestant's favour."""
+        """With the setting that was best on the test split, in its favour; None until all of them were run."""
         scores = [Score(name, runs) for name, runs in self._runs.get((cell, contestant), {}).items()]
-        return max(scores, key=lambda score: score.mean, default=None)
+        complete = len(scores) == len(CONTESTANTS[contestant].settings)
+        return max(scores, key=lambda score: score.mean) if complete else None
 
     def report(self) -> str:
         """All tables, as Markdown."""

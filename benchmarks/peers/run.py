@@ -113,9 +113,11 @@ def commit() -> str:
 
 def write_report() -> None:
     """Print the table of all runs so far and keep it."""
-    n_ants = next((len(line.right) for line in RESULTS.lines().values() if line.cell.startswith("ants")), "few")
-    note = NOTE.format(machine=machine(), n_ants=n_ants)
-    text = f"# peers\n\n{note}\n\n{Table(RESULTS.lines().values()).report()}\n"
+    lines = RESULTS.lines().values()
+    n_ants = next((len(line.right) for line in lines if line.cell.startswith("ants")), "few")
+    commits = ", ".join(sorted({line.commit for line in lines if CONTESTANTS[line.contestant].ours})) or "no commit yet"
+    note = NOTE.format(machine=machine(), n_ants=n_ants, commits=commits)
+    text = f"# peers\n\n{note}\n\n{Table(lines).report()}\n"
     REPORT.write_text(text, encoding="utf-8")
     print(text)
 
