@@ -18,7 +18,7 @@ from regraft.search import Means, look_at, traced_source
 from regraft.source import load_source
 
 SOURCE = DATA / "weights" / "mobilenetv2_100_imagenet"
-SETS = ("ants_bees", "sign_digits")
+SETS = ("ants_bees", "sign_digits", "cifar10/test.parquet")
 
 
 def seconds_of(run) -> float:
