@@ -12,7 +12,7 @@ from regraft.search.fitness import Fitness, check
 from regraft.search.prospect import Prospect, look_at, randomised, traced_source
 from regraft.search.rank import Ranked, rank
 from regraft.search.starts import probe_for
-from regraft.search.trial import TRAINING, Trial, again, probe_trial, train_trial
+from regraft.search.trial import TRAINING, Trial, probe_trial, train_trial
 
 __all__ = [
     "TRAINING",
@@ -24,7 +24,6 @@ __all__ = [
     "Prospect",
     "Ranked",
     "Trial",
-    "again",
     "check",
     "decide",
     "describe_probe",

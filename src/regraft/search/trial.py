@@ -14,7 +14,7 @@ import torch
 
 from regraft.cache import Tap
 from regraft.data import Transform, load_pixels
-from regraft.probe import ProbeResult, refit, taps_wanted
+from regraft.probe import ProbeResult
 from regraft.search.features import Features, Means
 from regraft.search.prospect import Prospect
 from regraft.tune import (
@@ -183,17 +183,6 @@ class Gain:
 def right(trial: Trial, split: str) -> np.ndarray:
     """Which examples of a split a trial gets right, (N,) booleans."""
     return trial.probabilities(split).argmax(1) == trial.prospect.features.labels(split)
-
-
-def again(chosen: Trial, prospect: Prospect, seed: int) -> ProbeResult:
-    """The head that a trial started from, fitted anew on another source's features."""
-    assert chosen.probe is not None
-    features, candidate = prospect.features, chosen.probe.candidate
-    cuts = {tap.cut for tap in candidate.taps}
-    wanted = taps_wanted(prospect.traced, len(features.labels("train")))
-    features.fill([tap for tap in wanted if tap.cut in cuts])
-    X, y = joined(features, candidate.taps, "train"), features.labels("train")
-    return replace(chosen.probe, fitted=refit(candidate, X, y, chosen.plan.n_classes, seed=seed))
 
 
 def rows_at(prospect: Prospect, plan: Plan, split: str, *, augment_seed: int | None = None) -> Rows:
