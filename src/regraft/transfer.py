@@ -31,7 +31,19 @@ from regraft.evidence.predictions import MOST_PICTURES
 from regraft.evidence.record import data_facts, profile_rows, write_curves
 from regraft.job import Job, examples, means, open_source, run_path
 from regraft.run import EVIDENCE, METRICS, Listener, RunFolder, peak_rss_mb
-from regraft.search import TRAINING, Clock, Decision, Means, Trial, check, decide, look_at, rank
+from regraft.search import (
+    TRAINING,
+    Clock,
+    Decision,
+    Means,
+    Prospect,
+    Trial,
+    check,
+    decide,
+    look_at,
+    rank,
+    traced_source,
+)
 from regraft.source import Source
 
 SELF_TEST = 8  # pictures kept in the bundle
@@ -69,8 +81,7 @@ def transfer(job: Job, *, data: Dataset | None = None, audience: Listener | None
         folder.say(f"{folder.path} is already complete.")
         return Outcome(folder.path, folder.read_json(METRICS), folder.read_json(EVIDENCE))
     with means(job, folder) as work:
-        source, why = _suited(job, data, source, work, folder)
-        prospect = look_at(data, source, work)
+        prospect, why = _suited(job, data, source, work, folder)
         decision = decide(prospect, recipe, len(data.classes), work, folder=folder.path, clock=clock)
         return _conclude(job, folder, replace(decision, why=(*why, *decision.why)), work, clock)
 
@@ -83,24 +94,26 @@ def _readable(job: Job) -> Source:
     return open_source(last, job)
 
 
-def _suited(job: Job, data: Dataset, source: Source, work: Means, folder: RunFolder) -> tuple[Source, list[str]]:
-    """The source to reuse, the only one or the first in rank, and why.
+def _suited(job: Job, data: Dataset, source: Source, work: Means, folder: RunFolder) -> tuple[Prospect, list[str]]:
+    """The source to reuse, the only one or the first in rank, looked at; and why.
 
     Raises:
         SourceError: the data are of a kind that no source takes.
     """
     if len(job.sources) == 1:
-        fitness = check(data, source, work)
+        traced = traced_source(source, work.root)
+        fitness = check(data, source, traced, work)
         if fitness.verdict == "refuses":
             raise SourceError(fitness.reasons[0])
-        return source, [f"Careful: {reason}" for reason in fitness.reasons]
+        return look_at(data, source, work, traced), [f"Careful: {reason}" for reason in fitness.reasons]
     ranked = rank(data, job.sources, lambda uri: open_source(uri, job), work)
     folder.write_json("ranking.json", [each.to_dict() for each in ranked])
     first = ranked[0]
     if first.fitness.verdict == "refuses":
         raise SourceError(first.fitness.reasons[0])
     places = [f"{place}. {each.source}: {each.reason}." for place, each in enumerate(ranked, 1)]
-    return open_source(first.source, job), [*places, *(f"Careful: {reason}" for reason in first.fitness.reasons)]
+    prospect = look_at(data, open_source(first.source, job), work)
+    return prospect, [*places, *(f"Careful: {reason}" for reason in first.fitness.reasons)]
 
 
 def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, clock: Clock) -> Outcome:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from regraft.data import Dataset, read
-from regraft.search import Means, Ranked, check, rank
-from regraft.search.fitness import Fitness
+from regraft.search import Fitness, Means, Ranked, check, rank, traced_source
 from regraft.search.rank import in_order
 from regraft.source import Source, load_source
 from regraft.spec import IMAGENET_MEAN, IMAGENET_STD
@@ -89,13 +88,17 @@ def test_ranking_never_reads_the_test_split(shapes: Dataset, means: Means) -> No
 # does it fit? ---------------------------------------------------------------------------------------
 
 
+def fitness(data: Dataset, source: Source, means: Means) -> Fitness:
+    return check(data, source, traced_source(source), means)
+
+
 def real(shared_data: Path, name: str) -> Dataset:
     return read(shared_data / "datasets" / name).per_class(16, seed=0)
 
 
 def test_the_right_preprocessing_is_no_false_alarm(shared_data: Path, means: Means) -> None:
     for name in ("sign_digits", "cifar10_small", "ants_bees"):
-        found = check(real(shared_data, name), load_source(EMBEDDED), means)
+        found = fitness(real(shared_data, name), load_source(EMBEDDED), means)
         assert found.verdict == "fits", found.reasons
 
 
@@ -107,14 +110,14 @@ def test_a_wrong_mean_and_std_is_caught_with_its_remedy(
 ) -> None:
     source = load_source(EMBEDDED)
     wrong = replace(source, input=replace(source.input, mean=mean, std=std))
-    found = check(real(shared_data, "cifar10_small"), wrong, means)
+    found = fitness(real(shared_data, "cifar10_small"), wrong, means)
     assert found.verdict == "warns"
     right = ",".join(f"{value:.4g}" for value in IMAGENET_MEAN)
     assert f"--mean {right} --std {','.join(f'{value:.4g}' for value in IMAGENET_STD)}" in found.reasons[0]
 
 
 def test_another_kind_of_data_is_refused(shapes: Dataset, means: Means) -> None:
-    found = check(replace(shapes, modality="audio"), tiny_source(), means)
+    found = fitness(replace(shapes, modality="audio"), tiny_source(), means)
     assert found.verdict == "refuses"
     assert found.reasons[0].endswith("Take a source for audio: --source URI")
 
@@ -122,5 +125,5 @@ def test_another_kind_of_data_is_refused(shapes: Dataset, means: Means) -> None:
 def test_pictures_far_too_small_are_said_to_be(means: Means) -> None:
     source = tiny_source()
     large = replace(source, input=replace(source.input, size=(3, 256, 256)))
-    found = check(read(tiny_images(8)), large, means)
+    found = fitness(read(tiny_images(8)), large, means)
     assert any("enlarged 8 times" in reason for reason in found.reasons)

@@ -24,13 +24,12 @@ from regraft.cut import Traced
 from regraft.data import Dataset, Transform, load_pixels
 from regraft.digest import digest_package
 from regraft.search.features import Means
-from regraft.search.prospect import traced_source
 from regraft.source import Source
 from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, ChannelOrder, InputSpec
 
 Verdict = Literal["fits", "warns", "refuses"]
 
-_EXAMPLES = 32
+_EXAMPLES = 16
 _LAYERS = 6  # batch norms looked at, from the input on: deeper ones follow the task more than the preprocessing
 _FAR = 2.5  # times better that another mean or scale must fit; right ones were up to 2.2 times worse on odd pictures
 _SWAPPED = 1.15  # the same for the order of colours, where all else is equal
@@ -64,12 +63,13 @@ class Fitness:
         return asdict(self)
 
 
-def check(data: Dataset, source: Source, means: Means) -> Fitness:
+def check(data: Dataset, source: Source, traced: Traced, means: Means) -> Fitness:
     """Compare a dataset with what a source expects.
 
     Args:
         data: whose training examples are looked at.
         source: the network.
+        traced: its graph.
         means: its cache keeps what was measured.
     """
     if data.modality != source.input.modality:
@@ -78,7 +78,7 @@ def check(data: Dataset, source: Source, means: Means) -> Fitness:
     key = [source.weights_digest, source.arch, source.arch_args, source.input.to_dict(), few.keys]
     key.append(digest_package("regraft.search"))
     if (found := recall(means.root, "distances", key)) is None:
-        found = _distances(few, source, means), {}
+        found = _distances(few, source, traced), {}
         remember(means.root, "distances", key, *found)
     distances = tuple((name, float(value)) for name, value in found[0])
     reasons = [reason for reason in (_too_small(few, source), _misread(source, dict(distances))) if reason]
@@ -152,8 +152,7 @@ def _alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
         yield f"{order} instead of {spec.channel_order}", replace(spec, channel_order=order)
 
 
-def _distances(few: Dataset, source: Source, means: Means) -> list[tuple[str, float]]:
-    traced = traced_source(source, means.root)
+def _distances(few: Dataset, source: Source, traced: Traced) -> list[tuple[str, float]]:
     pixels = torch.from_numpy(load_pixels(few, Transform(source.input))).float() / 255
     found = []
     for name, spec in _alternatives(source.input):

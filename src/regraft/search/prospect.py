@@ -57,15 +57,16 @@ def traced_source(source: Source, root: Path | None = None) -> Traced:
     return traced
 
 
-def look_at(data: Dataset, source: Source, means: Means) -> Prospect:
+def look_at(data: Dataset, source: Source, means: Means, traced: Traced | None = None) -> Prospect:
     """One frozen pass over a dataset, then heads on every stage.
 
     Args:
         data: labelled examples with train and val splits.
         source: the network.
         means: cache folder, runtime, device, seed, listener.
+        traced: the source's graph, where it is at hand.
     """
-    traced = traced_source(source, means.root)
+    traced = traced or traced_source(source, means.root)
     features = Features(data, source, traced, means)
     taps = taps_wanted(traced, len(features.labels("train")))
     features.fill(taps)

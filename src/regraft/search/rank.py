@@ -25,7 +25,7 @@ from regraft.probe.rows import row_space
 from regraft.search.explain import describe_probe
 from regraft.search.features import Features, Means
 from regraft.search.fitness import Fitness, check
-from regraft.search.prospect import Prospect, look_at
+from regraft.search.prospect import Prospect, look_at, traced_source
 from regraft.source import Source
 
 _TIMED = 8  # pictures in the batch that is timed
@@ -123,11 +123,12 @@ def _reason(chosen: Ranked, best: Ranked, before: Sequence[Ranked]) -> str:
 
 def _judge(data: Dataset, source: Source, means: Means) -> Ranked:
     means.listener.say(f"Looking at {source.uri}.")
-    fitness, nan = check(data, source, means), float("nan")
+    traced, nan = traced_source(source, means.root), float("nan")
+    fitness = check(data, source, traced, means)
     unknown = Ranked(source.uri, fitness, nan, nan, "", nan, source.n_params, source.licence, {})
     if fitness.verdict == "refuses":
         return unknown
-    prospect = look_at(data, source, means)
+    prospect = look_at(data, source, means, traced)
     best = prospect.profile.best
     return replace(
         unknown,
