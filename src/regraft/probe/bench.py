@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from threading import Lock
 
 import numpy as np
@@ -67,11 +68,21 @@ class Bench:
         y_train, y_val = self._y["train"][places], self._y["val"]
         return Bench(rows, y_train, y_val, self._n_classes, self._seed)
 
-    def judge_all(self, candidates: Sequence[Candidate], deadline: float) -> Iterator[ProbeResult]:
-        """The results in the order of the candidates; past the deadline (`time.monotonic`) none is begun."""
+    def judge_all(
+        self, candidates: Sequence[Candidate], deadline: float, is_wide: Callable[[Candidate], bool]
+    ) -> Iterator[ProbeResult]:
+        """The results in the order of the candidates.
+
+        Args:
+            candidates: what to fit.
+            deadline: by `time.monotonic`; past it none is begun.
+            is_wide: whether a candidate takes much memory; of those one is fitted at a time.
+        """
+        alone = Lock()
 
         def in_time(candidate: Candidate) -> ProbeResult | None:
-            return self.judge(candidate) if time.monotonic() <= deadline else None
+            with alone if is_wide(candidate) else nullcontext():
+                return self.judge(candidate) if time.monotonic() <= deadline else None
 
         with ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
             yield from (result for result in pool.map(in_time, candidates) if result)

@@ -23,6 +23,7 @@ MOST_WORK = 2e11
 _FEW, _FEW_PER_CLASS = 400, 10
 # Sets that go on from there, beside the best of each stage and the last layer.
 _BEST_OF_FEW = 12
+_WIDE = 3  # part of `MOST_NUMBERS` beyond which candidates are fitted one at a time
 _LOGISTIC_STEPS = 400  # evaluations of the loss in all folds, at most, as measured
 _EIGEN = 25  # operations of an eigendecomposition, over the cube of the size
 
@@ -70,6 +71,10 @@ class Costs:
                 work += more
                 chosen.append(Candidate(taps, head))
         return chosen
+
+    def is_wide(self, candidate: Candidate) -> bool:
+        """Whether a candidate's features are a large part of the memory that features may take."""
+        return self.n_rows * self.widths[candidate.taps] > MOST_NUMBERS // _WIDE
 
     def _work(self, head: str, width: int) -> float:
         """Z Z' or Z' Z, then what each head does with it: a Cholesky factor, eigenvectors, or many products."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -98,7 +98,10 @@ def depth_profile(
     with one_thread():
         few = few_rows(y_train, n_classes, seed)
         if few is not None:
-            sets, notes = _screened(sets, bench.of_rows(few), deadline), (*notes, _screening(len(sets), len(few)))
+            sets, notes = (
+                _screened(sets, bench.of_rows(few), replace(costs, n_rows=len(few)), deadline),
+                (*notes, _screening(len(sets), len(few))),
+            )
         results = _rounds(bench, sets, costs, deadline)
         single = select(results)
         if single.val_scores is None:  # it came to the front after its values were dropped
@@ -113,9 +116,9 @@ def depth_profile(
     return _in_depth_order([*results, mean], best, single, traced, notes)
 
 
-def _screened(sets: Sequence[TapSet], few: Bench, deadline: float) -> list[TapSet]:
+def _screened(sets: Sequence[TapSet], few: Bench, costs: Costs, deadline: float) -> list[TapSet]:
     """The sets that are worth all rows, as judged on a few of them."""
-    judged = few.judge_all([Candidate(taps, "lda") for taps in sets], deadline)
+    judged = few.judge_all([Candidate(taps, "lda") for taps in sets], deadline, costs.is_wide)
     return worth_all_rows([without_values(result) for result in judged], sets[0])
 
 
@@ -131,7 +134,7 @@ def _rounds(bench: Bench, sets: Sequence[TapSet], costs: Costs, deadline: float)
     results = [bench.judge(Candidate(sets[0], "lda"))]
     for head, most in (("lda", len(sets)), ("ridge", _RIDGES), ("logistic", _LOGISTICS)):
         standing = sets[1:] if head == "lda" else _standing(sets[0], results, most)
-        for result in bench.judge_all(costs.within(head, standing), deadline):
+        for result in bench.judge_all(costs.within(head, standing), deadline, costs.is_wide):
             results = _without_ballast([*results, result])
     return results
 
