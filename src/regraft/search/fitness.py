@@ -102,11 +102,12 @@ def _other_kind(data: Dataset, source: Source) -> str:
 def _too_small(few: Dataset, source: Source) -> str:
     sides = [min(few.open(i).size) for i in range(min(8, len(few)))]
     wanted, median = min(source.input.size[1:]), float(np.median(sides))
-    if wanted < _ENLARGED * median:
+    if wanted <= _ENLARGED * median:
         return ""
     return (
         f"pictures of {median:.0f} pixels are enlarged {wanted / median:.0f} times for {source.uri}; details that it "
-        "looks for are not there. A source for small pictures may do better: --source regraft:cifar10-resnet20"
+        "looks for are not there. A source that was trained on small pictures may do better: rank several with "
+        "regraft rank"
     )
 
 
