@@ -68,7 +68,7 @@ def temperature(scores: np.ndarray, y: np.ndarray) -> float:
         factor = np.exp(log) / spread
         return log_loss(factor * scores, y) + doubt * factor * gap
 
-    found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
+    found: Any = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
     return float(np.exp(found.x) / spread)
 
 
