@@ -12,9 +12,9 @@ from regraft.search.explore import explore, merit
 from regraft.search.features import Means
 from regraft.search.prospect import Prospect, randomised
 from regraft.search.starts import probe_for
-from regraft.search.trial import TRAINING, Trial, probe_trial, train_trial
+from regraft.search.trial import TRAINING, Trial, plans_for, probe_trial, train_trial
 from regraft.search.validate import gain, sure_gain
-from regraft.tune import RECIPES, Plan, Recipe, steps, whole
+from regraft.tune import RECIPES, Plan, Recipe, whole
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ def plan_of(prospect: Prospect, recipe: Recipe | None, n_classes: int) -> Plan:
     """What a recipe would train on a source; for None, what fine-tuning from the best single probe would."""
     probe = probe_for(prospect, recipe) if recipe else prospect.profile.single
     recipe = recipe or RECIPES["finetune"]
-    n_train = len(prospect.features.labels("train"))
-    plans = steps(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)
-    return whole(recipe, plans)
+    return whole(recipe, plans_for(recipe, prospect, n_classes, probe))
 
 
 def _carry_out(recipe: Recipe, prospect: Prospect, n_classes: int, means: Means, folder: Path, clock: Clock) -> Trial:

@@ -72,8 +72,12 @@ def _chosen(study: Study, every: Iterable[Iterator[Idea]], budget: float) -> lis
         return list(made)
 
     names = study.once("first round", settle)
-    known = made or {idea.name: idea for deeper in every for idea in deeper}
-    return [known[name] for name in names]
+    for idea in (idea for deeper in every for idea in deeper):  # of a resumed search
+        if len(made) == len(names):
+            break
+        if idea.name in names:
+            made[idea.name] = idea
+    return [made[name] for name in names]
 
 
 def _affordable(chosen: Sequence[Idea], budget: float) -> bool:

@@ -16,7 +16,8 @@ import torch
 from regraft.probe import ProbeResult
 from regraft.search.prospect import Prospect
 from regraft.search.starts import with_values
-from regraft.tune import RECIPES, Plan, Recipe, frozen_prefix, resolve, tap_name
+from regraft.search.trial import plans_for
+from regraft.tune import RECIPES, Plan, Recipe, frozen_prefix, tap_name
 
 # Stages below the head that are trained, for few and for many examples of a class.
 _DEPTHS = (1, 2, 4)
@@ -91,16 +92,11 @@ def _seconds_a_picture(prospect: Prospect, plan: Plan) -> float:
 def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[Idea]:
     for cut in _cuts(prospect, probe):
         recipe = RECIPES["finetune"].with_(cut=cut)
-        plan = _plan(prospect, recipe, probe, n_classes)
+        (plan,) = plans_for(recipe, prospect, n_classes, probe)
         for rate in _RATES:
             name = f"{_reads(probe)}, trained above {cut} at {rate:g}"
             tried = recipe.with_(name=name, lr=rate)
             yield Idea(name, tried, probe, replace(plan, recipe=tried))
-
-
-def _plan(prospect: Prospect, recipe: Recipe, probe: ProbeResult, n_classes: int) -> Plan:
-    n_train = len(prospect.features.labels("train"))
-    return resolve(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)
 
 
 def _starts(prospect: Prospect) -> Iterator[ProbeResult]:

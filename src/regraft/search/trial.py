@@ -27,7 +27,6 @@ from regraft.tune import (
     Rows,
     ViewRows,
     full_network,
-    resolve,
     starting_head,
     steps,
     train_steps,
@@ -80,7 +79,7 @@ def probe_trial(prospect: Prospect, recipe: Recipe, n_classes: int, probe: Probe
     """Deliver a probe's head, the best one of the depth profile if none is given; nothing is trained by gradient."""
     started = time.perf_counter()
     probe = probe or prospect.profile.best
-    plan = _resolve(recipe, prospect, n_classes, probe)
+    (plan,) = plans_for(recipe, prospect, n_classes, probe)
     network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
     trial = Trial(recipe.name, prospect, plan, network, probe, probe.val_accuracy, 0.0)
     return replace(_averaging(trial), seconds=time.perf_counter() - started)
@@ -105,11 +104,11 @@ def train_trial(
         means: seed, device, listener.
         probe: the head to start from, and the taps that "auto" follows.
         checkpoint: file that a stopped run goes on from.
-        time_limit: seconds after which no further epoch begins.
+        time_limit: seconds after which no further update is made.
     """
     started = time.perf_counter()
-    source, traced, features = prospect.source, prospect.traced, prospect.features
-    plans = steps(recipe, source, traced, n_classes, probe=probe, n_train=len(features.labels("train")))
+    source, traced = prospect.source, prospect.traced
+    plans = plans_for(recipe, prospect, n_classes, probe)
     plan, listener, ended = whole(recipe, plans), means.listener, 0
 
     def network_of(plan: Plan) -> Network:
@@ -231,6 +230,7 @@ def probabilities(network: Network, rows: Rows, batch_size: int = 256) -> np.nda
     return np.concatenate(parts)
 
 
-def _resolve(recipe: Recipe, prospect: Prospect, n_classes: int, probe: ProbeResult | None) -> Plan:
+def plans_for(recipe: Recipe, prospect: Prospect, n_classes: int, probe: ProbeResult | None) -> tuple[Plan, ...]:
+    """The plans that a recipe comes to on a prospect: one, or one for each step of gradual unfreezing."""
     n_train = len(prospect.features.labels("train"))
-    return resolve(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)
+    return steps(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)
