@@ -134,13 +134,13 @@ def _enough(name: str, declared: float) -> float:
 
 
 def _flags(name: str, source: Source) -> str:
-    spec = dict(_alternatives(source.input))[name]
+    spec = dict(alternatives(source.input))[name]
     size, mean, std = (",".join(f"{value:.4g}" for value in values) for values in (spec.size, spec.mean, spec.std))
     order = f" --channel-order {spec.channel_order}" if spec.channel_order != source.input.channel_order else ""
     return f"--input-size {size} --mean {mean} --std {std}{order}"
 
 
-def _alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
+def alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
     """The declared input, and what else it may be."""
     yield "as declared", spec
     channels = spec.size[0]
@@ -156,7 +156,7 @@ def _alternatives(spec: InputSpec) -> Iterator[tuple[str, InputSpec]]:
 def _distances(few: Dataset, source: Source, traced: Traced) -> list[tuple[str, float]]:
     pixels = torch.from_numpy(load_pixels(few, Transform(source.input))).float() / 255
     found = []
-    for name, spec in _alternatives(source.input):
+    for name, spec in alternatives(source.input):
         ordered = pixels if spec.channel_order == source.input.channel_order else pixels.flip(1)
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
         distance = _distance(traced, (ordered - mean) / std)
