@@ -1,14 +1,14 @@
-"""Small frozen values that several stages share.
+"""Small frozen values that several stages share: what networks expect as input, one kind for each modality.
 
-Shape letters: C channels, H height, W width (pixels).
+Shape letters: C channels, H height, W width (pixels), L tokens, T samples of sound.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Modality = Literal["image"]
+Modality = Literal["image", "text", "audio"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 CropMode = Literal["center", "squash"]
 ChannelOrder = Literal["RGB", "BGR"]
@@ -19,7 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network expects as input, in timm's terms.
+    """What a network for pictures expects as input, in timm's terms.
 
     Args:
         size: (C, H, W); C is 1 or 3.
@@ -53,5 +53,96 @@ class InputSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> InputSpec:
         """The inverse of `to_dict`; lists become tuples."""
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**plain)
+        return cls(**_tuples(values))
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """What a network for text expects as input: token ids.
+
+    Prepared rows are int32 (L,), L at most `length`; batches of them are padded with -1.
+
+    Args:
+        vocabulary: the content of a `tokenizer.json` of Hugging Face's tokenizers, or words, one a line.
+        kind: which of the two `vocabulary` is.
+        length: most tokens of one example, the special ones included; longer texts are cut.
+        modality: the kind of input.
+    """
+
+    vocabulary: str = field(repr=False)
+    kind: Literal["tokenizer", "words"] = "tokenizer"
+    length: int = 256
+    modality: Modality = "text"
+
+    @property
+    def size(self) -> tuple[int]:
+        """(L,) of the longest row."""
+        return (self.length,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they go into JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TextSpec:
+        """The inverse of `to_dict`."""
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class AudioSpec:
+    """What a network for sound expects as input: samples, or what its feature extractor makes of them.
+
+    Exactly one of `picture` and `extractor` may be given; with neither, prepared rows are float32 (T,).
+
+    Args:
+        rate: samples per second.
+        samples: T, of one window; shorter recordings are padded with silence, longer ones cut.
+        normalise: whether each recording is scaled to mean 0 and variance 1, as Wav2Vec2 wants it.
+        picture: for networks that see: the picture that the log-mel spectrogram is laid out as, uint8 (C, H, W).
+        extractor: for transformers' networks on spectrograms: its `preprocessor_config.json`; rows are float32 of
+            the shape `features`.
+        features: shape of what the extractor gives.
+        modality: the kind of input.
+    """
+
+    rate: int
+    samples: int
+    normalise: bool = False
+    picture: InputSpec | None = None
+    extractor: str = field(default="", repr=False)
+    features: tuple[int, ...] = ()
+    modality: Modality = "audio"
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Shape of one prepared row."""
+        return self.picture.size if self.picture else self.features or (self.samples,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they go into JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AudioSpec:
+        """The inverse of `to_dict`."""
+        picture = values.get("picture")
+        return cls(**_tuples(values) | {"picture": picture and InputSpec.from_dict(picture)})
+
+
+Spec = InputSpec | TextSpec | AudioSpec
+
+
+def spec_from_dict(values: dict[str, Any]) -> Spec:
+    """The spec whose `to_dict` gave these values, of whatever modality.
+
+    Example:
+        >>> spec_from_dict(TextSpec("the\\na", kind="words", length=8).to_dict()).size
+        (8,)
+    """
+    kinds: dict[str, type[Spec]] = {"image": InputSpec, "text": TextSpec, "audio": AudioSpec}
+    return kinds[values.get("modality", "image")].from_dict(values)
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
