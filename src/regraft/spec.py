@@ -6,7 +6,7 @@ Shape letters: C channels, H height, W width (pixels), L tokens, T samples of so
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Modality = Literal["image", "text", "audio"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
@@ -40,6 +40,7 @@ class InputSpec:
     crop_mode: CropMode = "center"
     modality: Modality = "image"
     channel_order: ChannelOrder = "RGB"
+    ragged: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         channels = self.size[0]
@@ -73,6 +74,7 @@ class TextSpec:
     kind: Literal["tokenizer", "words"] = "tokenizer"
     length: int = 256
     modality: Modality = "text"
+    ragged: ClassVar[bool] = True  # prepared rows have different lengths
 
     @property
     def size(self) -> tuple[int]:
@@ -90,6 +92,34 @@ class TextSpec:
 
 
 @dataclass(frozen=True)
+class MelSpec:
+    """How sound becomes a log-mel spectrogram, in librosa's and torchaudio's terms.
+
+    Args:
+        win_length: samples under one Hann window.
+        hop_length: samples from one window to the next.
+        n_fft: points of the Fourier transform; more than `win_length` makes its bins finer, so that no filter is empty.
+        n_mels: filters, spread evenly on the mel scale from `f_min` to `f_max`.
+        f_min: Hz.
+        f_max: Hz, at most half the rate.
+        top_db: decibels below the loudest place that are told from silence.
+    """
+
+    win_length: int
+    hop_length: int
+    n_fft: int
+    n_mels: int
+    f_min: float
+    f_max: float
+    top_db: float = 80.0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> MelSpec:
+        """The inverse of `asdict`."""
+        return cls(**values)
+
+
+@dataclass(frozen=True)
 class AudioSpec:
     """What a network for sound expects as input: samples, or what its feature extractor makes of them.
 
@@ -100,6 +130,7 @@ class AudioSpec:
         samples: T, of one window; shorter recordings are padded with silence, longer ones cut.
         normalise: whether each recording is scaled to mean 0 and variance 1, as Wav2Vec2 wants it.
         picture: for networks that see: the picture that the log-mel spectrogram is laid out as, uint8 (C, H, W).
+        mel: the spectrogram that `picture` shows.
         extractor: for transformers' networks on spectrograms: its `preprocessor_config.json`; rows are float32 of
             the shape `features`.
         features: shape of what the extractor gives.
@@ -110,9 +141,11 @@ class AudioSpec:
     samples: int
     normalise: bool = False
     picture: InputSpec | None = None
+    mel: MelSpec | None = None
     extractor: str = field(default="", repr=False)
     features: tuple[int, ...] = ()
     modality: Modality = "audio"
+    ragged: ClassVar[bool] = False
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -126,8 +159,9 @@ class AudioSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AudioSpec:
         """The inverse of `to_dict`."""
-        picture = values.get("picture")
-        return cls(**_tuples(values) | {"picture": picture and InputSpec.from_dict(picture)})
+        picture, mel = values.get("picture"), values.get("mel")
+        nested = {"picture": picture and InputSpec.from_dict(picture), "mel": mel and MelSpec.from_dict(mel)}
+        return cls(**_tuples(values) | nested)
 
 
 Spec = InputSpec | TextSpec | AudioSpec

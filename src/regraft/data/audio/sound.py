@@ -1,0 +1,160 @@
+"""Opening encoded recordings that nobody vouches for.
+
+Shape letters: T samples, K channels.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from regraft.data.picture import BadPicture
+from regraft.errors import MissingExtra
+
+SOUND_SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"))
+_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF", "AU")
+# A header is a stranger's: an hour and a half at 48 kHz is more than anybody labels as one example.
+_MOST_VALUES, _MOST_CHANNELS, _RATES = 1 << 28, 64, (100, 1 << 20)
+_FULL_SCALE = 0.999  # 16-bit sound reaches 0.99997; lossy formats come a little below what they were given
+_OPEN_END = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # sizes in WAV headers of those who write to a pipe: until the end
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """One decoded recording.
+
+    Args:
+        samples: float32 (T,), mono, full scale is -1 to 1.
+        rate: samples per second.
+    """
+
+    samples: np.ndarray
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a person should know of one recording.
+
+    Args:
+        silent: every sample is the same.
+        clipped: share of the samples at full scale, where the microphone or the mix was driven too hard.
+    """
+
+    silent: bool
+    clipped: float
+
+
+def open_sound(content: bytes) -> Sound:
+    """A whole recording, decoded; stereo becomes the mean of its channels.
+
+    Args:
+        content: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF or AU; integers or floats.
+
+    Raises:
+        BadPicture: nothing there, no sound, an end that is missing, a header that claims too much, or samples that
+            are no numbers.
+        MissingExtra: soundfile is not installed.
+    """
+    with _opened(content) as file:
+        claimed = file.frames
+        channels = file.read(dtype="float32", always_2d=True)  # (T, K)
+    if len(channels) < claimed:
+        raise BadPicture("truncated", f"it ends after {len(channels):,} of {claimed:,} samples")
+    if not np.isfinite(channels).all():
+        raise BadPicture("unreadable", "some of its samples are no finite numbers")
+    return Sound(np.ascontiguousarray(channels.mean(1, dtype=np.float32)), file.samplerate)
+
+
+def see_sound(content: bytes) -> tuple[int, int]:
+    """(samples, rate) from the header, having seen that there is an end; nothing else is decoded.
+
+    Args:
+        content: as in `open_sound`.
+
+    Raises:
+        BadPicture: as in `open_sound`, but for samples that are no numbers.
+        MissingExtra: soundfile is not installed.
+    """
+    with _opened(content) as file:
+        file.seek(file.frames - 1)
+        if len(file.read(1)) == 0:
+            raise BadPicture("truncated", f"it ends before the {file.frames:,} samples that its header claims")
+        return file.frames, file.samplerate
+
+
+def quality(sound: Sound) -> Quality:
+    """Whether a recording is silent or clipped.
+
+    Example:
+        >>> quality(Sound(np.zeros(8000, np.float32), rate=8000))
+        Quality(silent=True, clipped=0.0)
+    """
+    loud = np.abs(sound.samples) >= _FULL_SCALE
+    return Quality(bool(np.ptp(sound.samples) == 0), float(loud.mean()))
+
+
+def _soundfile() -> ModuleType:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: the package without its library
+        raise MissingExtra("soundfile", "audio", "open recordings") from error
+    return soundfile
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Any]:
+    """The decoder behind a header that makes sense; its errors become ours."""
+    if not content:
+        raise BadPicture("empty file", "it has no bytes")
+    soundfile = _soundfile()
+    _check_riff(content)
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            _check_header(file)
+            yield file
+    except soundfile.LibsndfileError as error:
+        if content[:4] in (b"RIFF", b"fLaC", b"OggS", b"FORM", b".snd") or content[:3] == b"ID3":
+            raise BadPicture("truncated", "it does not decode to its end") from error
+        raise BadPicture("unreadable", "it is not a recording in a known format") from error
+
+
+def _check_header(file: Any) -> None:
+    if file.format not in _FORMATS:
+        raise BadPicture("unreadable", f"it is {file.format}, expected one of {', '.join(_FORMATS)}")
+    if file.frames * file.channels > _MOST_VALUES or file.channels > _MOST_CHANNELS:
+        detail = (
+            f"its header claims {file.frames:,} samples of {file.channels} channels; at most {_MOST_VALUES:,} are read"
+        )
+        raise BadPicture("too large", detail)
+    if not _RATES[0] <= file.samplerate < _RATES[1]:
+        raise BadPicture("unreadable", f"its header claims {file.samplerate} samples per second")
+    if file.frames < 1:
+        raise BadPicture("empty file", "it has no samples")
+
+
+def _check_riff(content: bytes) -> None:
+    """A WAV file whose end is missing; the decoder would take what is left for the whole."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        return
+    place = 12
+    while place + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, place)
+        if name == b"data":
+            have = len(content) - place - 8
+            if size not in _OPEN_END and size > have:
+                raise BadPicture("truncated", f"it holds {have:,} of the {size:,} bytes that its header claims")
+            return
+        place += 8 + size + size % 2

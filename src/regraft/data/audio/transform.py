@@ -1,0 +1,115 @@
+"""From a decoded recording to the row that a network's AudioSpec asks for.
+
+Shape letters: T samples, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import ClassVar
+
+import numpy as np
+
+from regraft.data.audio.extractor import extract
+from regraft.data.audio.mel import as_picture, log_mel
+from regraft.data.audio.sound import Sound
+from regraft.data.audio.views import louder_and_noisy, masked, seeded, shifted
+from regraft.digest import digest_json
+from regraft.errors import MissingExtra
+from regraft.spec import AudioSpec
+
+_VERSION = 1  # raise it when the same recording and spec give another row: it renames every cached feature
+_VIEWS = 1  # likewise, for views above 0 alone
+
+
+@dataclass(frozen=True)
+class AudioTransform:
+    """Cuts or pads, resamples and lays out as the source was trained; the same recording always gives the same row.
+
+    View 0 is plain: of a recording that is longer than the window its middle, since recordings tend to begin and end
+    in silence; a shorter one from its start, with silence after it, as speech networks were trained. Each view k > 0
+    shifts it in time (a longer recording shows another part), changes its gain, adds noise, and masks bands of
+    frequency and stretches of time in pictures (SpecAugment: Park et al., 2019, arXiv:1904.08779, without warping).
+
+    Args:
+        spec: what the network expects.
+        view: 0 plain, k > 0 the k-th augmented version, fixed by the example's key and k.
+
+    Example:
+        >>> hum = Sound(np.sin(np.arange(16000) / 20).astype(np.float32), rate=16000)
+        >>> AudioTransform(AudioSpec(rate=8000, samples=12000))(hum).shape
+        (12000,)
+    """
+
+    spec: AudioSpec
+    view: int = 0
+    ragged: ClassVar[bool] = False
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.spec.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of a row."""
+        return np.dtype(np.uint8 if self.spec.picture else np.float32)
+
+    @property
+    def digest(self) -> str:
+        """Changes when anything changes that the network's input depends on."""
+        facts = {"audio": _VERSION, "spec": self.spec.to_dict(), "view": self.view}
+        return digest_json(facts | ({"views": _VIEWS} if self.view else {}))
+
+    def __call__(self, sound: Sound, key: str = "") -> np.ndarray:
+        """One row: float32 (T,), uint8 (C, H, W), or float32 of the extractor's shape.
+
+        Args:
+            sound: the recording.
+            key: the example's content key; views above 0 depend on it.
+        """
+        window = round(self.spec.samples * sound.rate / self.spec.rate)
+        chosen = seeded(key, self.view) if self.view else None
+        start = shifted(len(sound.samples), window, chosen) if chosen else max(0, (len(sound.samples) - window) // 2)
+        samples = self._cut(sound, start, window)
+        if chosen:
+            samples = louder_and_noisy(samples, chosen)
+        if self.spec.normalise:
+            samples = _normalised(samples)
+        row = self._laid_out(samples)
+        return masked(row, chosen) if chosen and self.spec.picture else row
+
+    def _cut(self, sound: Sound, start: int, window: int) -> np.ndarray:
+        """The part under a window, at the network's rate; a start below 0 leaves silence before it."""
+        part = sound.samples[max(0, start) : start + window]
+        before = np.zeros(max(0, -start), np.float32)
+        return _resampled(np.concatenate([before, part]), sound.rate, self.spec.rate)[: self.spec.samples]
+
+    def _laid_out(self, samples: np.ndarray) -> np.ndarray:
+        spec = self.spec
+        if spec.extractor:
+            return extract(spec.extractor, samples, spec.rate)
+        samples = np.pad(samples, (0, spec.samples - len(samples)))
+        if spec.picture is None or spec.mel is None:
+            return samples
+        channels, height, width = spec.picture.size
+        grey = as_picture(log_mel(samples, spec.rate, spec.mel), spec.mel.top_db, height, width)
+        return np.repeat(grey[None], channels, axis=0)
+
+
+def _normalised(samples: np.ndarray) -> np.ndarray:
+    """Mean 0 and variance 1 over the sound itself, not over the silence that pads it, as Wav2Vec2 was trained."""
+    return (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+
+
+def _resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    return samples if rate == wanted else _soxr().resample(samples, rate, wanted).astype(np.float32, copy=False)
+
+
+def _soxr() -> ModuleType:
+    try:
+        import soxr
+    except ImportError as error:
+        raise MissingExtra("soxr", "audio", "resample recordings to the source's rate") from error
+    return soxr
