@@ -22,10 +22,11 @@ class Cut:
     Args:
         name: the module whose output crosses ("layer3.1"), "input" or "output".
         node: the activation's node in the traced graph.
-        shape: of one example's activation, without the batch.
+        shape: of one example's activation, without the batch; a free length is that of the traced example.
         index: position among the network's cuts; 0 is the input.
         stage: which of `Traced.stages` it belongs to.
-        layout: what the axes of `shape` are: "NCHW", "NHWC", "NLC", "NC" or "other".
+        layout: what the axes of `shape` are: "NCHW", "NHWC", "NLC", "NC", "other", or "ragged" where the first is a
+            free length.
         params_below: number of parameters of the prefix.
         needs_input: whether the suffix takes the network's input again, by name, beside the activation.
     """
@@ -39,8 +40,19 @@ class Cut:
     params_below: int
     needs_input: bool = False
 
+    @property
+    def ragged(self) -> bool:
+        """Whether the first axis of the shape is a free length, which differs between batches."""
+        return self.layout == "ragged"
+
+    @property
+    def axes(self) -> str:
+        """The shape for people: a free length is "L"."""
+        sizes = [str(size) for size in self.shape]
+        return f"({', '.join(['L', *sizes[1:]] if self.ragged else sizes)}{',' * (len(sizes) == 1)})"
+
     def __str__(self) -> str:
-        return f"{self.name!r} {self.shape}"
+        return f"{self.name!r} {self.axes}"
 
 
 @dataclass(frozen=True, eq=False)

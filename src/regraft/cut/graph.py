@@ -1,6 +1,7 @@
-"""A model as a functional graph: exported, freed of guards and in-place writes, with one batch symbol.
+"""A model as a functional graph: exported, freed of guards and in-place writes, its free sizes read from inputs.
 
-N examples. Every activation that may become a row of a cache has the shape (N, ...), with N free.
+N examples, L tokens, D features. Every activation that may become a row of a cache has the shape (N, ...), with N
+free; in a ragged graph it may also be (N, L, D), with L free too.
 """
 
 from __future__ import annotations
@@ -22,32 +23,42 @@ aten = torch.ops.aten
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def inputs_of(example: torch.Tensor | tuple | Mapping[str, torch.Tensor]) -> Inputs:
+def inputs_of(example: torch.Tensor | tuple | Mapping[str, torch.Tensor], *, ragged: bool = False) -> Inputs:
     """An example as positional and keyword arguments, with at least two rows.
 
-    Export specialises a batch of one, so that the graph would hold for no other size; a row is repeated.
+    Export specialises a batch of one, so that the graph would hold for no other size, and takes sizes that are
+    equal in the example for the same size; a row is repeated.
     """
     if isinstance(example, Mapping):
-        return (), {name: _two_rows(value) for name, value in example.items()}
+        return (), {name: _enough_rows(value, ragged) for name, value in example.items()}
     values = example if isinstance(example, tuple) else (example,)
-    return tuple(_two_rows(value) for value in values), {}
+    return tuple(_enough_rows(value, ragged) for value in values), {}
 
 
-def _two_rows(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) and value.shape[:1] == (1,):
-        return torch.cat([value, value])
-    return value
+def _enough_rows(value: Any, ragged: bool) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.shape[:1] == (1,):
+        value = torch.cat([value, value])
+    return torch.cat([value, value[:1]]) if ragged and value.shape[0] == value.shape[1] else value
 
 
-def exported(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
+def exported(model: nn.Module, inputs: Inputs, *, ragged: bool = False) -> fx.GraphModule:
     """The model as an ATen graph with a free batch size, in eval mode; parameters are the model's own.
+
+    Args:
+        model: the network.
+        inputs: an example, as `inputs_of` gives it.
+        ragged: whether the second axis of every input is free too.
 
     Raises:
         Exception: whatever `torch.export` raises when the model is not exportable.
     """
     args, kwargs = inputs
-    batch = torch.export.Dim("batch")
-    free = [{0: batch} if isinstance(v, torch.Tensor) else None for v in (*args, *kwargs.values())]
+    sizes: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if ragged:
+        sizes[1] = torch.export.Dim.AUTO  # a table of positions bounds the length, and export finds how
+    free = [sizes if isinstance(v, torch.Tensor) else None for v in (*args, *kwargs.values())]
     with (
         eval_mode(model),
         _quiet(),
@@ -85,13 +96,14 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def normalised(exported: fx.GraphModule, model: nn.Module, output: int = 0) -> fx.GraphModule:
-    """A plain graph module of the same arithmetic: no guards, nothing in place, one output, one batch symbol.
+def normalised(exported: fx.GraphModule, model: nn.Module, output: int = 0, *, ragged: bool = False) -> fx.GraphModule:
+    """A plain graph module of the same arithmetic: no guards, nothing in place, one output, free sizes from inputs.
 
     Args:
         exported: what `exported` returned.
         model: whose state names say which buffers are saved with a model.
         output: which of the output tensors is the network's output.
+        ragged: whether the length is free.
     """
     graph = _plain_copy(exported.graph, output)
     for node in list(graph.nodes):
@@ -100,9 +112,10 @@ def normalised(exported: fx.GraphModule, model: nn.Module, output: int = 0) -> f
         _functional(node)
         _whole_batch_norm(node)
         _skip_whole_slice(node)
-    _one_batch_symbol(graph)
+    length = _length_input(graph) if ragged else None
+    _sizes_from_inputs(graph, length)
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
-    _mark_rows(graph)
+    _mark_rows(graph, length)
     return with_attributes(exported, graph, frozenset(model.state_dict()))
 
 
@@ -259,33 +272,46 @@ def _is_view(node: fx.Node) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 
-def _one_batch_symbol(graph: fx.Graph) -> None:
-    """Reads every size that is a multiple of N from the primary input, so that sizes never cross a cut."""
+def _length_input(graph: fx.Graph) -> fx.Node:
+    """The input that the length is read from: the second one (the mask), which a suffix can be given again."""
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    return inputs[min(1, len(inputs) - 1)]
+
+
+def _sizes_from_inputs(graph: fx.Graph, length: fx.Node | None) -> None:
+    """Reads every size that is a multiple of N, L or N·L from the inputs, so that sizes never cross a cut."""
     primary = primary_input(graph)
-    batch = primary.meta["val"].shape[0]
     with graph.inserting_before(_first_call(graph)):
         whole = graph.call_function(aten.sym_size.int, (primary, 0))
-    whole.meta["val"], whole.meta["batch"] = batch, True
+        units = {primary.meta["val"].shape[0].node.expr: whole}
+        whole.meta["batch"] = True
+        if length is not None:
+            long = graph.call_function(aten.sym_size.int, (length, 1))
+            batch, tokens = primary.meta["val"].shape[0].node.expr, length.meta["val"].shape[1].node.expr
+            units |= {tokens: long, batch * tokens: graph.call_function(operator.mul, (whole, long))}
+    own = {whole, *units.values()}
     for node in list(graph.nodes):
-        if node.target is aten.sym_size.int and node is not whole:
-            _read_from(graph, node, whole, batch)
+        if node.target is aten.sym_size.int and node not in own:
+            _read_from(graph, node, units)
 
 
-def _read_from(graph: fx.Graph, node: fx.Node, whole: fx.Node, batch: Any) -> None:
-    times = _multiple(node.meta["val"], batch)
-    if times is None:
+def _read_from(graph: fx.Graph, node: fx.Node, units: dict[Any, fx.Node]) -> None:
+    for unit, whole in units.items():
+        times = _multiple(node.meta["val"], unit)
+        if times is None:
+            continue
+        with graph.inserting_before(node):
+            size = whole if times == 1 else graph.call_function(operator.mul, (whole, times))
+        node.replace_all_uses_with(size)
+        graph.erase_node(node)
         return
-    with graph.inserting_before(node):
-        size = whole if times == 1 else graph.call_function(operator.mul, (whole, times))
-    node.replace_all_uses_with(size)
-    graph.erase_node(node)
 
 
-def _multiple(size: Any, batch: Any) -> int | None:
-    """How many times the batch a symbolic size is, if a whole number of times."""
+def _multiple(size: Any, unit: Any) -> int | None:
+    """How many times the unit a symbolic size is, if a whole number of times."""
     if not isinstance(size, torch.SymInt):
         return None
-    ratio = size.node.expr / batch.node.expr
+    ratio = size.node.expr / unit
     return int(ratio) if ratio.is_Integer else None
 
 
@@ -293,12 +319,30 @@ def _first_call(graph: fx.Graph) -> fx.Node:
     return next(node for node in graph.nodes if node.op not in ("placeholder", "get_attr"))
 
 
-def _mark_rows(graph: fx.Graph) -> None:
-    batch = primary_input(graph).meta["val"].shape[0]
+def _mark_rows(graph: fx.Graph, length: fx.Node | None) -> None:
+    """A row is what one example has of a value; its first axis may be the length, where that is free."""
+    batch = primary_input(graph).meta["val"].shape[0].node.expr
     for node in graph.nodes:
         value = node.meta.get("val")
-        if not isinstance(value, torch.Tensor) or value.dim() < 1:
+        if not isinstance(value, torch.Tensor) or value.dim() < 1 or _multiple(value.shape[0], batch) != 1:
             continue
-        is_row = _multiple(value.shape[0], batch) == 1 and all(isinstance(s, int) for s in value.shape[1:])
-        if is_row and (value.is_floating_point() or node.op == "placeholder"):
+        if not value.is_floating_point() and node.op != "placeholder":
+            continue
+        if all(isinstance(size, int) for size in value.shape[1:]):
             node.meta["row"] = tuple(value.shape[1:])
+        elif length is not None and _is_ragged(node, length.meta["val"].shape[1].node.expr):
+            node.meta["row"] = tuple(_example_size(size) for size in value.shape[1:])
+            node.meta["ragged"] = True
+
+
+def _example_size(size: int | torch.SymInt) -> int:
+    found = size.node.hint if isinstance(size, torch.SymInt) else size
+    assert isinstance(found, int)
+    return found
+
+
+def _is_ragged(node: fx.Node, tokens: Any) -> bool:
+    """(N, L, D), or an input (N, L)."""
+    shape = node.meta["val"].shape
+    rank = len(shape) == 3 or node.op == "placeholder"
+    return rank and _multiple(shape[1], tokens) == 1 and all(isinstance(size, int) for size in shape[2:])

@@ -21,8 +21,10 @@ def layout(node: fx.Node, shape: tuple[int, ...]) -> str:
     """What the axes of an activation are, judged by its shape.
 
     (C, H, W) is "NCHW"; (H, W, C) "NHWC", taken where the first two are equal and the last differs; (L, D) is
-    "NLC", and (D,) "NC".
+    "NLC", and (D,) "NC". What has a free length first is "ragged".
     """
+    if node.meta.get("ragged"):
+        return "ragged"
     if len(shape) == 3:
         return "NHWC" if shape[0] == shape[1] != shape[2] else "NCHW"
     if len(shape) == 2:

@@ -162,7 +162,8 @@ def _spliced(
         copies[node] = by_name[node.name] = graph.node_copy(node, copies.__getitem__)
         if node.name == end.node:
             new = graph.call_module(block, (by_name[start.node],))
-            new.meta = {"row": shape, "nn_module_stack": {block: (block, "")}}
+            ragged = start.ragged and shape[:-1] == start.shape[:1]  # it kept the length
+            new.meta = {"row": shape, "ragged": ragged, "nn_module_stack": {block: (block, "")}}
             copies[node] = by_name[node.name] = new
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     left = set(graph.nodes)

@@ -17,7 +17,9 @@ from regraft.cut.stages import classifier_inputs, layout, stage_ends
 Example = torch.Tensor | tuple | Mapping[str, torch.Tensor]
 
 
-def trace(model: nn.Module, example: Example, *, name: str = "the network", output: int = 0) -> Traced:
+def trace(
+    model: nn.Module, example: Example, *, name: str = "the network", output: int = 0, ragged: bool = False
+) -> Traced:
     """The network as a graph with its legal cuts, found by live-set analysis of the exported graph.
 
     Args:
@@ -26,6 +28,8 @@ def trace(model: nn.Module, example: Example, *, name: str = "the network", outp
             examples. Only shapes and types matter.
         name: what to call the network in messages.
         output: which of several output tensors is the network's output.
+        ragged: whether the second axis of every input is a free length L, as of token ids (N, L) and their mask
+            (N, L). The length is read from the second input, which suffixes take again by name.
 
     Returns:
         the graph and its cuts; `fallback_reason` says so if `torch.export` could not make the graph.
@@ -39,9 +43,9 @@ def trace(model: nn.Module, example: Example, *, name: str = "the network", outp
         >>> [cut.name for cut in traced.cuts], traced.feature.name
         (['input', '0', '1', '2', 'output'], '2')
     """
-    inputs = inputs_of(example)
+    inputs = inputs_of(example, ragged=ragged)
     try:
-        graph = normalised(exported(model, inputs), model, output)
+        graph = normalised(exported(model, inputs, ragged=ragged), model, output, ragged=ragged)
     except Exception as error:  # export fails in as many ways as there are models
         reason = f"torch.export failed: {type(error).__name__}: {_first_line(error)}"
         graph, legal = layered(model, inputs, name, reason)
