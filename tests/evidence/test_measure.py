@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+import regraft.evidence.arms as arms
 import regraft.evidence.controls as controls
 import regraft.evidence.depth as depth
 from regraft.cache import Tap
-from regraft.cut import between
+from regraft.cut import between, trace
 from regraft.evidence import Case, RunStore, measure
-from regraft.evidence.runs import RawRun
+from regraft.evidence.arms import Pace
+from regraft.evidence.conclude import Control, against_trivial
+from regraft.evidence.runs import Point, RawRun
 from regraft.head import LinearHead
 from regraft.search import Means, look_at, probe_trial, train_trial
 from regraft.testing import tiny_source
@@ -37,7 +40,7 @@ def case(tmp_path: Path, shapes) -> Case:
 
 def _case(chosen, means, pool) -> Case:
     correct = chosen.probabilities("test").argmax(1) == chosen.prospect.features.labels("test")
-    return Case(chosen, correct, 2.0, means, pool)
+    return Case(chosen, correct, 60.0, means, pool)  # enough on any machine
 
 
 def test_a_quick_measurement_has_both_controls_and_all_raw_runs(case: Case):
@@ -125,8 +128,93 @@ def test_without_controls_only_trivial_ones_are_compared(case: Case):
 
 
 def test_scratch_without_time_is_left_out_and_that_is_said(case: Case, monkeypatch):
-    monkeypatch.setattr(controls, "LEAST_SECONDS", 0.0)
     found = measure(replace(case, seconds=1e-3), "quick")
     assert [c["name"] for c in found["controls"] if c["matched"]] == ["fresh weights"]
     assert "Training from scratch was left out for want of time" in found["sentence"]
     assert found["parts"] == {}
+
+
+def test_random_weights_are_never_praised_for_beating_a_linear_model():
+    """Without a matched control the verdict cannot be "helps", however far above raw pixels the model is."""
+    raw = Control("raw pixels", "a linear model on raw pixels", np.arange(200)[None] < 100, 0.1)
+    found = against_trivial(np.arange(200) < 190, [raw])
+    assert found["ci95"][0] > 0.3
+    assert found["verdict"] == "no difference" and found["rests_on"] == ["raw pixels"]
+    assert "Transfer was not measured: +45.0 points" in found["sentence"]
+    assert against_trivial(np.arange(200) < 60, [raw])["verdict"] == "hurts"
+    untaught = against_trivial(np.arange(200) < 60, [raw], pretrained=False)
+    assert untaught["verdict"] == "no difference" and "no pretrained weights" in untaught["sentence"]
+
+
+class _Clock:
+    """Time that passes only where a run says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("draw", [0.5, 1.9, 3.0, 6.0, 9.9])
+@pytest.mark.parametrize("slower", [1.0, 3.0])
+def test_controls_take_no_longer_than_the_fit_did(draw: float, slower: float, case: Case, monkeypatch):
+    """Ten seconds for everything, whatever a draw costs, and even if updates take thrice the time foreseen."""
+    clock, evaluation, step = _Clock(), 0.2, 0.05
+    monkeypatch.setattr(controls, "time", clock)
+    monkeypatch.setattr(controls, "scratch_pace", lambda case: Pace(800, step, evaluation))
+    point = Point(0, 0.0, case.correct)
+
+    def fresh(case: Case, data: object, seed: int, *, time_limit: float) -> RawRun:
+        clock.passes(draw)
+        return RawRun("", seed, 0, (point,), seconds=draw)
+
+    def scratch(case: Case, data: object, seed: int, *, updates: int, time_limit: float) -> RawRun:
+        clock.passes(min(time_limit, slower * updates * step) + evaluation)
+        return RawRun("", seed, 0, (point, Point(updates, 1.0, case.correct)), seconds=1.0)
+
+    monkeypatch.setattr(controls, "on_fresh_weights", fresh)
+    monkeypatch.setattr(controls, "from_scratch", scratch)
+    found = measure(replace(case, seconds=10.0), "quick")
+    assert clock.now <= 10.0 + 1e-9
+    draws = next(c["runs"] for c in found["controls"] if c["name"] == "fresh weights")
+    assert draws == {0.5: 5, 1.9: 2, 3.0: 1, 6.0: 1, 9.9: 1}[draw]
+    assert ("scratch" in found["rests_on"]) == (draw < 9)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1e9, 9 * 2 - 1 + 9), (40.0, 17 + 1), (12.0, 9)])
+def test_a_full_measurement_leaves_out_what_would_not_end_in_time(limit: float, expected: int, case: Case, monkeypatch):
+    """Heads first, then as many whole networks as the rest of the time has room for; the last one cut short."""
+    clock = _Clock()
+    monkeypatch.setattr(controls, "time", clock)
+    monkeypatch.setattr(controls, "scratch_pace", lambda case: Pace(800, 0.05, 0.0))
+    monkeypatch.setattr(controls, "SMALLER", 2)
+    monkeypatch.setattr(controls, "depth_effects", lambda case, store, until: [{"until": until}])
+
+    def made(seconds: float, updates: int):
+        def make(case: Case, data: object, seed: int, **named: object) -> RawRun:
+            clock.passes(seconds)
+            points = tuple(Point(u, 0.0, case.correct) for u in range(0, updates + 1, max(1, updates)))
+            return RawRun("", seed, 0, points, seconds=seconds)
+
+        return make
+
+    for name, seconds, updates in (("transferred", 1, 0), ("on_fresh_weights", 1, 0), ("from_scratch", 10, 800)):
+        monkeypatch.setattr(controls, name, made(seconds, updates))
+    found = measure(replace(case, time_limit=limit), "full")
+    assert len(found["runs"]) - 1 == expected
+    assert clock.now <= limit
+    assert found["depth"] == [{"until": limit}]
+
+
+def test_a_fresh_draw_uses_the_graph_that_is_there(case: Case, monkeypatch):
+    monkeypatch.setattr("regraft.evidence.arms.traced_source", lambda source: pytest.fail("exported again"))
+    again = arms.on_fresh_weights(case, case.data, 3)
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        arms, "with_weights_of", lambda traced, model: trace(model, torch.zeros(2, *case.source.input.size))
+    )
+    assert np.array_equal(again.correct, arms.on_fresh_weights(case, case.data, 3).correct)

@@ -17,7 +17,7 @@ import pytest
 
 from regraft.errors import RunError
 from regraft.evidence import RawRun, render
-from regraft.evidence.controls import evidence
+from regraft.evidence.conclude import evidence
 from regraft.evidence.report import percent, points
 from regraft.evidence.runs import Point
 

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from regraft.evidence.report import control_in_words, percent, points, source_name, taps_in_words
+from regraft.evidence.report import control_in_words, percent, points, source_name, taps_in_words, verdict_in_words
 
 # Identifiers that the hub knows; any other licence is "other" with its own name beside it.
 _LICENCES = (
@@ -57,6 +57,7 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
         test=metrics.get("test"),
         metrics=metrics,
         evidence=evidence,
+        verdict=verdict_in_words(evidence),
         against=control_in_words(evidence) if evidence.get("control") else "",
         over_scratch=_over_scratch(evidence),
         taps=taps_in_words(config["taps"]),

@@ -7,7 +7,8 @@ examples.
 """
 
 from regraft.evidence.arms import Case
-from regraft.evidence.controls import Control, expected_seconds, measure
+from regraft.evidence.conclude import Control
+from regraft.evidence.controls import expected_seconds, measure
 from regraft.evidence.predictions import (
     Answer,
     answers,

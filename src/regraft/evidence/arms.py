@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from regraft.cut import Traced
+from regraft.cut.reuse import with_weights_of
 from regraft.data import Dataset
 from regraft.evidence.runs import Point, RawRun
 from regraft.probe import ProbeResult
@@ -46,6 +48,7 @@ class Case:
         seconds: that the fit took.
         means: seed, device, listener, cache.
         pool: the examples with all labelled ones for training, of which the fit may have used a part.
+        time_limit: seconds that a full measurement may take; None is as many as it needs.
     """
 
     chosen: Trial
@@ -53,6 +56,7 @@ class Case:
     seconds: float
     means: Means
     pool: Dataset
+    time_limit: float | None = None
 
     @property
     def data(self) -> Dataset:
@@ -95,19 +99,27 @@ def delivered(case: Case) -> RawRun:
 
 def transferred(case: Case, data: Dataset, seed: int) -> RawRun:
     """The delivered kind of model made again, from the same weights, on other examples or under another seed."""
-    return _alike(case, case.source, data, seed)
+    return _alike(case, case.source, data, seed, None)
 
 
-def on_fresh_weights(case: Case, data: Dataset, seed: int) -> RawRun:
+def on_fresh_weights(case: Case, data: Dataset, seed: int, *, time_limit: float | None = None) -> RawRun:
     """The delivered kind of model made on fresh weights: what the procedure alone gives.
 
     The procedure chooses depth, grid and head anew. Held to the choice that suited the pretrained weights it would be
     5 points weaker on the digits, and the weights would be praised for them.
+
+    Args:
+        case: whose procedure.
+        data: to learn from.
+        seed: of the weights and the order.
+        time_limit: seconds after which no further update is made; None is the time of the fit.
     """
-    return _alike(case, with_random_weights(case.source, seed), data, seed)
+    return _alike(case, with_random_weights(case.source, seed), data, seed, time_limit)
 
 
-def from_scratch(case: Case, data: Dataset, seed: int, *, updates: int | None = None) -> RawRun:
+def from_scratch(
+    case: Case, data: Dataset, seed: int, *, updates: int | None = None, time_limit: float | None = None
+) -> RawRun:
     """Every layer trained from fresh weights, with rates of its own.
 
     Args:
@@ -115,12 +127,13 @@ def from_scratch(case: Case, data: Dataset, seed: int, *, updates: int | None = 
         data: to learn from.
         seed: of the weights and the order.
         updates: for which its schedule is made; None takes the whole one.
+        time_limit: seconds after which no further update is made, should updates take longer than was expected.
     """
     began = time.perf_counter()
     means = case.with_seed(seed)
     prospect = _unprofiled(case, with_random_weights(case.source, seed), data, means)
     recipe = RECIPES["scratch"] if updates is None else _paced(RECIPES["scratch"], updates, _n_train(data))
-    return _timed(_trained(prospect, recipe, means, None, None), began)
+    return _timed(_trained(prospect, recipe, means, None, time_limit), began)
 
 
 @dataclass(frozen=True)
@@ -156,18 +169,19 @@ def scratch_pace(case: Case) -> Pace:
     return Pace(plan.updates, EVALUATING * step, looked_at * step / (3 * recipe.batch_size))
 
 
-def _alike(case: Case, source: Source, data: Dataset, seed: int) -> RawRun:
+def _alike(case: Case, source: Source, data: Dataset, seed: int, time_limit: float | None) -> RawRun:
     began = time.perf_counter()
     means = case.with_seed(seed)
     recipe = case.chosen.plan.recipe
     probed = recipe.head == "probe"
-    prospect = look_at(data, source, means) if probed else _unprofiled(case, source, data, means)
+    prospect = look_at(data, source, means, _traced(case, source)) if probed else _unprofiled(case, source, data, means)
     probe = probe_for(prospect, recipe.with_(cut="auto"))
     if case.chosen.history is None and probe is not None:
         run = _closed_form(prospect, probe, case.chosen.plan.n_classes)
     else:
         free = recipe if recipe.cut == "input" or not probed else recipe.with_(cut="auto")
-        run = _trained(prospect, free, means, probe, max(case.seconds, case.chosen.seconds))
+        limit = max(case.seconds, case.chosen.seconds) if time_limit is None else time_limit
+        run = _trained(prospect, free, means, probe, limit - (time.perf_counter() - began))
     return _timed(run, began)
 
 
@@ -181,8 +195,14 @@ def _timed(run: RawRun, began: float) -> RawRun:
 
 def _unprofiled(case: Case, source: Source, data: Dataset, means: Means) -> Prospect:
     """A source on examples without the heads at every depth, which training from pixels does not need."""
-    traced = traced_source(source)
+    traced = _traced(case, source)
     return Prospect(source, traced, Features(data, source, traced, means), case.chosen.prospect.profile)
+
+
+def _traced(case: Case, source: Source) -> Traced:
+    """The case's graph on the weights of another source of its architecture; exporting it again takes seconds."""
+    own = case.chosen.prospect.traced
+    return traced_source(source) if own.fallback_reason else with_weights_of(own, source.model)
 
 
 def _closed_form(prospect: Prospect, probe: ProbeResult, n_classes: int) -> RawRun:

@@ -15,20 +15,24 @@ References:
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from regraft.cut import between
-from regraft.evidence.arms import Case, watched
+from regraft.evidence.arms import EVALUATING, Case, watched
 from regraft.evidence.runs import RawRun, RunStore
 from regraft.evidence.stats import wilson
 from regraft.source import with_random_weights
-from regraft.tune import Network, Recipe, resolve, starting_head, upper_network
+from regraft.tune import Network, Plan, Recipe, resolve, starting_head, upper_network
 
 CUTS = 3
+LEAST_UPDATES = 60  # below which fresh layers have hardly learned, and the comparison says nothing
 VARIANTS = ("kept", "parted", "tuned")
 # One recipe for all: rates that fresh layers can learn with and that old ones survive.
 RECIPE = Recipe(
@@ -43,23 +47,44 @@ RECIPE = Recipe(
 )
 
 
-def depth_effects(case: Case, store: RunStore) -> list[dict[str, Any]]:
+def depth_effects(case: Case, store: RunStore, until: float = math.inf) -> list[dict[str, Any]]:
     """Train the three variants at a few cuts.
 
     Args:
         case: the delivered model, whose source is taken apart.
         store: where runs that end are kept.
+        until: when, on `time.perf_counter`'s clock, the last is to end; there are fewer updates or cuts then.
 
     Returns:
-        Rows {cut, variant, accuracy, ci95 (Wilson), n, seconds}, in order of depth.
+        Rows {cut, variant, accuracy, ci95 (Wilson), n, updates, seconds}, in order of depth.
     """
+    cuts, recipe = _in_time(case, chosen_cuts(case), until - time.perf_counter())
     rows = []
-    for cut in chosen_cuts(case):
+    for cut in cuts:
         for variant in VARIANTS:
             arm = f"{variant} at {cut}".replace("/", "-")
-            run = store.get(arm, case.means.seed, case.n_train, lambda c=cut, v=variant: _carried_out(case, c, v))
-            rows.append(_row(cut, variant, run))
+            make = partial(_carried_out, case, cut, variant, recipe)
+            rows.append(_row(cut, variant, store.get(arm, case.means.seed, case.n_train, make)))
     return rows
+
+
+def _in_time(case: Case, cuts: list[str], seconds: float) -> tuple[list[str], Recipe]:
+    """As many cuts and updates as fit a time: all, else the middle cut alone, else none; the same for all variants."""
+    if math.isinf(seconds):
+        return cuts, RECIPE
+    of_all = _plan(case, RECIPE, "input").seconds
+    needed = {cut: EVALUATING * (of_all + 2 * _plan(case, RECIPE, cut).seconds) for cut in cuts}
+    for tried in (cuts, cuts[len(cuts) // 2 :][:1]):
+        share = min(1.0, seconds / max(1e-9, sum(needed[cut] for cut in tried)))
+        if share * RECIPE.min_updates >= LEAST_UPDATES:
+            return tried, RECIPE.with_(min_updates=round(share * RECIPE.min_updates))
+    return [], RECIPE
+
+
+def _plan(case: Case, recipe: Recipe, cut: str) -> Plan:
+    prospect = case.chosen.prospect
+    n_classes = len(case.data.classes)
+    return resolve(recipe.with_(cut=cut), prospect.source, prospect.traced, n_classes, n_train=case.n_train)
 
 
 def chosen_cuts(case: Case) -> list[str]:
@@ -71,10 +96,9 @@ def chosen_cuts(case: Case) -> list[str]:
     return list(dict.fromkeys(inner[round(float(place))] for place in places))
 
 
-def _carried_out(case: Case, cut: str, variant: str) -> RawRun:
+def _carried_out(case: Case, cut: str, variant: str, recipe: Recipe) -> RawRun:
     prospect = case.chosen.prospect
-    recipe = RECIPE.with_(cut="input" if variant == "tuned" else cut)
-    plan = resolve(recipe, prospect.source, prospect.traced, len(case.data.classes), n_train=case.n_train)
+    plan = _plan(case, recipe, "input" if variant == "tuned" else cut)
     head = starting_head(plan, prospect.traced, None)
     network = upper_network(plan, prospect.source, prospect.traced, head)
     if variant != "kept":
@@ -94,7 +118,7 @@ def refresh_above(network: Network, case: Case, cut: str) -> None:
 def _row(cut: str, variant: str, run: RawRun) -> dict[str, Any]:
     right, n = int(run.correct.sum()), len(run.correct)
     figures = {"accuracy": right / n, "ci95": list(wilson(right, n)), "n": n}
-    return {"cut": cut, "variant": variant, **figures, "seconds": round(run.seconds, 2)}
+    return {"cut": cut, "variant": variant, **figures, "updates": run.updates, "seconds": round(run.seconds, 2)}
 
 
 def in_words(rows: Sequence[dict[str, Any]]) -> list[str]:

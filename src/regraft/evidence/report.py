@@ -19,8 +19,9 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
     pictures/        KEY.jpg, thumbnails of the most confident mistakes and of suspects (`save_pictures`)
     looks/           filters.png, channel-N.jpg, where-N.jpg (`looks`)
     evidence.json    verdict "helps" | "no difference" | "hurts"; control, difference, ci95, p, n, sentence;
-                     controls [{name, what?, accuracy, n, ci95?, seconds?}], of which `what` is shown to people and
-                     `name` is what `control` refers to; from matched controls also benefits {start, slope,
+                     controls [{name, what?, accuracy, n, ci95?, seconds?, runs?, matched?}], of which `what` is shown
+                     to people and `name` is what `control` and rests_on [name] refer to; rests_on names the controls
+                     that the verdict is about; from matched controls also benefits {start, slope,
                      asymptote: `Benefit.to_dict()`}, speed, parts, runs [`RawRun.to_dict()`], and from several
                      numbers of labels label_curves, power_laws, labels_to_match (`controls.evidence`); depth
                      [{cut, variant, accuracy, ci95, n, seconds}] (`depth_effects`)
@@ -46,6 +47,7 @@ MOST_CELLS = 20  # classes up to which a confusion matrix is legible as a table
 MOST_PAIRS = 12
 MOST_CLASSES = 60
 MOST_PROBLEMS = 50
+NOT_MEASURED = "not measured"
 STATES = {  # of a plan's rows, and what the report says about each
     "frozen": "kept as they came",
     "trained": "by gradient",
@@ -197,7 +199,7 @@ def _page(run: Run) -> dict[str, Any]:
         "data": run.data,
         "noun": noun,
         "headline": headline(run, noun),
-        "verdict": run.evidence.get("verdict", ""),
+        "verdict": verdict_in_words(run.evidence),
         "evidence": _evidence(run),
         "depth": {"rows": run.evidence.get("depth", []), "sentences": in_words(run.evidence.get("depth", []))},
         "proof": _proof(run),
@@ -243,7 +245,8 @@ def headline(run: Run, noun: str) -> str:
         "helps": "Transfer helps",
         "no difference": "Transfer makes no measurable difference",
         "hurts": "Transfer hurts",
-    }[found["verdict"]]
+        NOT_MEASURED: "Whether transfer helps was not measured",
+    }[verdict_in_words(found)]
     if found.get("difference") is None:
         return f"{opening}: {right}."
     control = control_in_words(found)
@@ -251,6 +254,28 @@ def headline(run: Run, noun: str) -> str:
         return f"{opening}: {right}, {points(found['difference'])} points against {control}."
     side = "more" if found["difference"] > 0 else "fewer"
     return f"{opening}: {right}, {abs(100 * found['difference']):.1f} points {side} than {control}."
+
+
+def verdict_in_words(evidence: dict[str, Any]) -> str:
+    """The verdict, or that there was no control with the same network, which alone could tell what the weights gave.
+
+    Example:
+        >>> raw = {"name": "raw pixels", "matched": False}
+        >>> verdict_in_words({"verdict": "no difference", "rests_on": ["raw pixels"], "controls": [raw]})
+        'not measured'
+        >>> verdict_in_words({"verdict": "helps"}), verdict_in_words({})
+        ('helps', '')
+    """
+    matched = {row["name"] for row in evidence.get("controls", []) if row.get("matched")}
+    unmatched = "rests_on" in evidence and not matched & set(evidence["rests_on"])
+    return NOT_MEASURED if unmatched and evidence["verdict"] == "no difference" else evidence.get("verdict", "")
+
+
+def _rests_on(evidence: dict[str, Any]) -> str:
+    """The controls that the verdict is about, in words, each with its number of runs."""
+    rows = {row["name"]: row for row in evidence.get("controls", [])}
+    named = [rows[name] for name in evidence.get("rests_on", []) if name in rows]
+    return "; ".join(f"{row['what']} ({count(row['runs'])} {'run' if row['runs'] == 1 else 'runs'})" for row in named)
 
 
 def control_in_words(evidence: dict[str, Any]) -> str:
@@ -273,7 +298,7 @@ def _evidence(run: Run) -> dict[str, Any]:
     rows += [{"what": "", "seconds": None, "ci95": None} | row for row in best_first]
     against = control_in_words(run.evidence) if run.evidence.get("control") else ""
     picture = controls(rows) if len(rows) > 1 else None
-    return {**run.evidence, "against": against, "rows": rows, "picture": picture}
+    return {**run.evidence, "against": against, "rests_on": _rests_on(run.evidence), "rows": rows, "picture": picture}
 
 
 def _proof(run: Run) -> dict[str, Any]:
