@@ -123,7 +123,7 @@ class MelSpec:
 class AudioSpec:
     """What a network for sound expects as input: samples, or what its feature extractor makes of them.
 
-    Exactly one of `picture` and `extractor` may be given; with neither, prepared rows are float32 (T,).
+    At most one of `picture` and `extractor` may be given; with neither, prepared rows are float32 (T,).
 
     Args:
         rate: samples per second.
@@ -146,6 +146,12 @@ class AudioSpec:
     features: tuple[int, ...] = ()
     modality: Modality = "audio"
     ragged: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if (self.picture is None) != (self.mel is None):
+            raise ValueError("picture and mel go together: AudioSpec(…, picture=InputSpec(…), mel=MelSpec(…))")
+        if self.extractor and (self.picture or not self.features):
+            raise ValueError("an extractor comes with the shape of its features, and without a picture")
 
     @property
     def size(self) -> tuple[int, ...]:
