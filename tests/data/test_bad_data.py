@@ -142,8 +142,8 @@ def test_a_file_of_another_kind(tmp_path: Path, paint):
 def test_table_without_the_columns(tmp_path: Path):
     (tmp_path / "t.csv").write_text("picture;kind\na.png;cat\n")
     assert "picture column" in _message(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text("text,label\nhello,greeting\n")
-    assert "'text' are not read yet" in _message(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("text,sort\nhello,greeting\n")
+    assert "a label column (label | target | class)" in _message(tmp_path / "t.csv")
 
 
 def test_every_bad_row_of_a_table(photos: Path):
@@ -199,7 +199,7 @@ def test_parquet_of_pixel_values(tmp_path: Path):
         (np.zeros((4, 8, 8), np.int16) - 1, np.arange(4), "whole numbers 0 to 255"),
         (np.zeros((4, 8, 8, 5), np.uint8), np.arange(4), "1, 3 or 4 channels"),
         (np.zeros((4, 64), np.uint8), np.arange(4), "(N, H, W)"),
-        (np.zeros((4, 8, 8), np.uint8), np.arange(3), "one label for each picture"),
+        (np.zeros((4, 8, 8), np.uint8), np.arange(3), "one label for each"),
         (np.zeros((0, 8, 8), np.uint8), np.arange(0), "no pictures"),
     ],
 )

@@ -92,13 +92,13 @@ def test_damage_inside_a_file_is_found_while_decoding(photos: Path, paint):
 class _Counted:
     """A picture that counts how often it is opened."""
 
-    opened: list[int]
+    reads: list[int]
 
     def content(self) -> bytes:
-        self.opened.append(1)
+        self.reads.append(1)
         return b"always the same"
 
-    def image(self, content: bytes) -> Image.Image:
+    def opened(self, content: bytes) -> Image.Image:
         return Image.new("RGB", (64, 64))
 
 

@@ -1,6 +1,6 @@
-"""A delivered model in use: pictures in, answers out.
+"""A delivered model in use: pictures, texts or recordings in, answers out.
 
-Shape letters: N pictures, C channels, H height, W width, K classes.
+Shape letters: N examples, C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ from PIL import Image
 from torch import nn
 
 from regraft.artifact.bundle import Bundle, probabilities, read_bundle, rebuild
-from regraft.data import Dataset, Example, Problem, Transform, decode
+from regraft.data import Dataset, Example, Preparation, Problem, decode, transform_for
 from regraft.data.arrays import list_arrays
+from regraft.data.bad import BadExample
 from regraft.data.check import listed
 from regraft.data.locate import FileLocator, Locator
-from regraft.data.picture import SUFFIXES
-from regraft.digest import digest_bytes
+from regraft.data.medium import MEDIA, Medium
+from regraft.data.text.opening import TextLocator
 from regraft.errors import DataError
 
-Inputs = str | Path | np.ndarray | Image.Image | Dataset | Iterable[str | Path | Image.Image | np.ndarray]
+One = str | Path | Image.Image | np.ndarray | tuple[str, str]
+Inputs = One | Dataset | Iterable[One]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer on one picture.
+    """The answer on one example.
 
     Args:
-        name: of the picture: its path, or "image#3", "array#3" for what has none.
+        name: of the example: its path, or "image#3", "array#3", "text#3" for what has none.
         label: the most probable class.
         probability: of that class, in [0, 1].
         probabilities: of every class, in the order of `Classifier.classes`.
@@ -46,11 +48,11 @@ class Prediction:
 class Classifier:
     """A delivered model with its preprocessing and its class names.
 
-    Where the bundle says so, a prediction is the mean over views of a picture. They follow from the picture's content,
-    so that the same picture always has the same answer.
+    Where the bundle says so, a prediction is the mean over views of an example. They follow from its content, so that
+    the same example always has the same answer.
 
     Args:
-        network: from pixels 0..255 to class scores.
+        network: from prepared rows to class scores.
         bundle: what its config.json says.
 
     Example:
@@ -62,8 +64,8 @@ class Classifier:
     def __init__(self, network: nn.Module, bundle: Bundle) -> None:
         self.network = network
         self.bundle = bundle
-        self.transform = Transform(bundle.input)
-        self._views = [Transform(bundle.input, view) for view in range(bundle.views)]
+        self.medium = MEDIA[bundle.input.modality]
+        self._views = [transform_for(bundle.input, view) for view in range(bundle.views)]
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "cpu", trust_code: bool = False) -> Self:
@@ -79,20 +81,21 @@ class Classifier:
     def predict(
         self, inputs: Inputs, *, batch_size: int = 64, on_bad: Callable[[Problem], None] | None = None
     ) -> list[Prediction]:
-        """The most probable class of every picture.
+        """The most probable class of every example.
 
         Args:
-            inputs: a picture file, a folder (every picture below it), a Dataset, arrays (N, H, W), (N, H, W,
-                C) or (N, C, H, W) with uint8 0..255 or float 0..1, one PIL image, or a list of files,
-                folders, PIL images and single arrays (H, W) or (H, W, C).
-            batch_size: pictures per pass.
-            on_bad: hears of every picture that cannot be used, which is then left out.
+            inputs: a file, a folder (every picture, text or recording below it), a Dataset, or a list of files and
+                folders. A model for pictures takes arrays (N, H, W), (N, H, W, C) or (N, C, H, W) with uint8 0..255 or
+                float 0..1, PIL images and lists of them and of single arrays too. To a model for texts a string is a
+                text, and a file is given as a Path; pairs are tuples.
+            batch_size: examples per pass.
+            on_bad: hears of every example that cannot be used, which is then left out.
 
         Returns:
-            One answer for each picture, in order.
+            One answer for each example, in order.
 
         Raises:
-            DataError: some pictures cannot be used (all of them are named), if there is no `on_bad`.
+            DataError: some examples cannot be used (all of them are named), if there is no `on_bad`.
         """
         names, rows = self._answer(inputs, batch_size, on_bad)
         best = rows.argmax(1)
@@ -102,17 +105,17 @@ class Classifier:
         ]
 
     def predict_proba(self, inputs: Inputs, *, batch_size: int = 64) -> np.ndarray:
-        """Class probabilities of every picture.
+        """Class probabilities of every example.
 
         Args:
             inputs: as in `predict`.
-            batch_size: pictures per pass.
+            batch_size: examples per pass.
 
         Returns:
             float32 (N, K), in order; rows sum to one.
 
         Raises:
-            DataError: some pictures cannot be used; all of them are named.
+            DataError: some examples cannot be used; all of them are named.
         """
         return self._answer(inputs, batch_size, None)[1]
 
@@ -120,11 +123,11 @@ class Classifier:
         self, inputs: Inputs, batch_size: int, on_bad: Callable[[Problem], None] | None
     ) -> tuple[list[str], np.ndarray]:
         bad: list[Problem] = []
-        pictures = _pictures(inputs, bad.append)
-        kept, rows = self._seen(pictures, self._views[0], batch_size, bad.append)
-        pictures = replace(pictures, examples=kept)
+        given = _examples(inputs, self.medium, bad.append)
+        kept, rows = self._seen(given, self._views[0], batch_size, bad.append)
+        given = replace(given, examples=kept)
         for view in self._views[1:]:
-            rows = rows + self._seen(pictures, view, batch_size, bad.append)[1]
+            rows = rows + self._seen(given, view, batch_size, bad.append)[1]
         names = [example.name for example in kept]
         if on_bad is None and bad:
             raise DataError(f"{listed(bad, len(names) + len(bad))}\nLeave them out: model.predict(..., on_bad=print)")
@@ -134,13 +137,13 @@ class Classifier:
         return names, rows / np.float32(len(self._views))
 
     def _seen(
-        self, pictures: Dataset, view: Transform, batch_size: int, tell: Callable[[Problem], None]
+        self, given: Dataset, view: Preparation, batch_size: int, tell: Callable[[Problem], None]
     ) -> tuple[tuple[Example, ...], np.ndarray]:
-        """The pictures that can be used, and their probabilities in one view."""
+        """The examples that can be used, and their probabilities in one view."""
         parts, kept = [np.empty((0, len(self.classes)), np.float32)], []
-        for where, pixels in decode(pictures, view, batch_size=batch_size, on_bad=tell):
-            parts.append(probabilities(self.network, pixels, batch_size))
-            kept += [pictures.examples[i] for i in where]
+        for where, rows in decode(given, view, batch_size=batch_size, on_bad=tell):
+            parts.append(probabilities(self.network, rows, batch_size))
+            kept += [given.examples[i] for i in where]
         return tuple(kept), np.concatenate(parts)
 
 
@@ -168,56 +171,63 @@ class _ImageLocator:
     def content(self) -> bytes:
         return f"{self.picture.mode}{self.picture.size}".encode() + self.picture.tobytes()
 
-    def image(self, content: bytes) -> Image.Image:
+    def opened(self, content: bytes) -> Image.Image:
         return self.picture.copy()
 
 
-def _pictures(inputs: Inputs, tell: Callable[[Problem], None]) -> Dataset:
+def _examples(inputs: Inputs, medium: Medium, tell: Callable[[Problem], None]) -> Dataset:
     """Whatever was given, as a dataset whose labels mean nothing; what cannot be read is told."""
     if isinstance(inputs, Dataset):
         return inputs
-    examples = []
-    for name, locator in _located(inputs):
+    found = []
+    for name, locator in _located(inputs, medium):
         try:
-            examples.append(Example(digest_bytes(locator.content()), 0, "test", name, locator))
+            key = medium.key(locator, locator.content())
+        except FileNotFoundError:
+            tell(Problem("missing", name, "there is no such file"))
+        except BadExample as error:
+            tell(Problem(error.kind, name, error.detail))
         except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            kind, detail = ("missing", "there is no such file") if missing else ("unreadable", str(error))
-            tell(Problem(kind, name, detail))
-    return Dataset("inputs", (), tuple(examples))
+            tell(Problem("unreadable", name, str(error)))
+        else:
+            found.append(Example(key, 0, "test", name, locator))
+    return Dataset("inputs", (), tuple(found), modality=medium.modality)
 
 
-def _located(inputs: Inputs) -> Iterator[tuple[str, Locator]]:
-    if isinstance(inputs, str | Path):
-        yield from _files(Path(inputs))
-    elif isinstance(inputs, Image.Image):
-        yield "image#0", _ImageLocator(inputs)
-    elif isinstance(inputs, np.ndarray):
+def _located(inputs: object, medium: Medium) -> Iterator[tuple[str, Locator]]:
+    if medium.modality == "image" and isinstance(inputs, np.ndarray):
         yield from _rows(inputs)
-    elif isinstance(inputs, Iterable):
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, str | Path | tuple | np.ndarray | Image.Image):
         for i, one in enumerate(inputs):
-            yield from _one(i, one)
+            yield from _one(i, one, medium)
     else:
-        raise DataError(
-            f"cannot predict on a {type(inputs).__name__}. Expected a picture file, a folder, an array (N, "
-            "H, W, C), "
-            "PIL images or a list of these: model.predict(['photo.jpg'])"
-        )
+        yield from _one(0, inputs, medium)
 
 
-def _one(i: int, one: object) -> Iterator[tuple[str, Locator]]:
-    if isinstance(one, str | Path):
-        yield from _files(Path(one))
-    elif isinstance(one, Image.Image):
-        yield f"image#{i}", _ImageLocator(one)
-    elif isinstance(one, np.ndarray):
-        yield from ((f"array#{i}", locator) for _, locator in _rows(one[None]))
-    else:
-        raise DataError(
-            f"cannot predict on a {type(one).__name__} (number {i} of the list). Expected a path, a PIL "
-            "image or an "
-            "array (H, W, C): model.predict(['photo.jpg'])"
-        )
+def _one(i: int, one: object, medium: Medium) -> Iterator[tuple[str, Locator]]:
+    match medium.modality, one:
+        case "text", str():
+            yield f"text#{i}", TextLocator(one)
+        case "text", (str(first), str(second)):
+            yield f"text#{i}", TextLocator(first, second)
+        case _, str() | Path():
+            yield from _files(Path(one), medium)
+        case "image", Image.Image():
+            yield f"image#{i}", _ImageLocator(one)
+        case "image", np.ndarray():
+            yield from ((f"array#{i}", locator) for _, locator in _rows(one[None]))
+        case _:
+            raise DataError(_unknown(i, one, medium))
+
+
+def _unknown(i: int, one: object, medium: Medium) -> str:
+    expected = {
+        "image": "a picture file, a folder, an array (N, H, W, C), PIL images or a list of these: "
+        "model.predict(['photo.jpg'])",
+        "text": "texts, or files as Path objects: model.predict(['a text'])",
+        "audio": "a file of sound, a folder, or a list of these: model.predict(['word.wav'])",
+    }
+    return f"cannot predict on a {type(one).__name__} (number {i}). Expected {expected[medium.modality]}"
 
 
 def _rows(pixels: np.ndarray) -> Iterator[tuple[str, Locator]]:
@@ -225,15 +235,15 @@ def _rows(pixels: np.ndarray) -> Iterator[tuple[str, Locator]]:
         yield row.name, row.locator
 
 
-def _files(path: Path) -> Iterator[tuple[str, Locator]]:
-    """The file itself, whatever its ending; of a folder, every picture below it, in the order of names."""
+def _files(path: Path, medium: Medium) -> Iterator[tuple[str, Locator]]:
+    """The file itself, whatever its ending; of a folder, every example below it, in the order of names."""
     if not path.is_dir():
         yield str(path), FileLocator(str(path))
         return
-    found: Sequence[Path] = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found: Sequence[Path] = sorted(p for p in path.rglob("*") if p.suffix.lower() in medium.suffixes and p.is_file())
     if not found:
         raise DataError(
-            f"{path} has no pictures ({', '.join(sorted(SUFFIXES)[:6])}, ...). "
-            "Name a folder that has some: model.predict('new_photos')"
+            f"{path} has no {medium.noun}s ({', '.join(sorted(medium.suffixes)[:6])}, ...). "
+            f"Name a folder that has some: model.predict('new_{medium.noun}s')"
         )
     yield from ((str(p), FileLocator(str(p))) for p in found)

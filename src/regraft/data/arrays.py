@@ -1,35 +1,41 @@
-"""Arrays in memory, and scikit-learn's handwritten digits.
+"""Arrays and texts in memory, and scikit-learn's handwritten digits.
 
 Shape letters: N examples, C channels (1, 3 or 4), H height, W width.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from regraft.data.listing import Listing, Row
-from regraft.data.locate import ArrayLocator
+from regraft.data.locate import ArrayLocator, Locator
+from regraft.data.text.opening import PairLocator, TextLocator
 from regraft.errors import DataError
 
 _CHANNELS = (1, 3, 4)
 
 
-def list_arrays(X: np.ndarray, y: np.ndarray, name: str = "array") -> Listing:
+def list_arrays(X: Any, y: Any, name: str = "array") -> Listing:
     """One row per example.
 
     Args:
-        X: uint8 0..255 or float 0..1; (N, H, W), (N, H, W, C) or (N, C, H, W).
+        X: pictures, uint8 0..255 or float 0..1; (N, H, W), (N, H, W, C) or (N, C, H, W); or N texts, or N pairs
+            of texts.
         y: labels (N,), numbers or words.
         name: of the dataset.
     """
-    pictures, labels = _channels_last(_to_uint8(np.asarray(X))), np.asarray(y)
-    if labels.shape != (len(pictures),):
+    texts = _texts(X)
+    locators, labels = _pictures(X) if texts is None else texts, np.asarray(y)
+    if labels.shape != (len(locators),):
         raise DataError(
-            f"X has {len(pictures)} pictures and y has the shape {labels.shape}. "
-            f"Expected one label for each picture, ({len(pictures)},): read((X, y))"
+            f"X has {len(locators)} {'pictures' if texts is None else 'texts'} and y has the shape {labels.shape}. "
+            f"Expected one label for each, ({len(locators)},): read((X, y))"
         )
-    rows = [Row(f"{name}#{i}", ArrayLocator(pictures, i), str(label), None) for i, label in enumerate(labels.tolist())]
-    return Listing(name, rows)
+    pairs = enumerate(zip(locators, labels.tolist(), strict=True))
+    rows = [Row(f"{name}#{i}", locator, str(label), None) for i, (locator, label) in pairs]
+    return Listing(name, "image" if texts is None else "text", rows)
 
 
 def list_digits() -> Listing:
@@ -38,6 +44,21 @@ def list_digits() -> Listing:
 
     X, y = load_digits(return_X_y=True)
     return list_arrays(np.rint(X.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), y, "digits")
+
+
+def _pictures(X: Any) -> list[Locator]:
+    pictures = _channels_last(_to_uint8(np.asarray(X)))
+    return [ArrayLocator(pictures, i) for i in range(len(pictures))]
+
+
+def _texts(X: Any) -> list[Locator] | None:
+    """A locator for each text or pair of texts; None if X holds something else."""
+    first = next(iter(X), None)
+    if isinstance(first, str):
+        return [TextLocator(str(text)) for text in X]
+    if isinstance(first, tuple | list) and len(first) == 2 and isinstance(first[0], str):
+        return [PairLocator(*pair) for pair in X]
+    return None
 
 
 def _to_uint8(X: np.ndarray) -> np.ndarray:

@@ -6,44 +6,49 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from regraft.data.dataset import Example, Problem
+from regraft.data.medium import Medium
+from regraft.data.text.opening import FALLBACK
 
 _SHOWN = 20  # problems in one message; the rest is counted
 _SMALL = 5  # fewer training examples than this leave a class to luck
 _IMBALANCE = 10  # largest class over smallest
+_LONG = 10_000  # characters; networks for text read the first 2,000 or so
 
 
-def listed(bad: Sequence[Problem], total: int) -> str:
-    """Pictures that cannot be used, one to a line, the first ones by name.
+def listed(bad: Sequence[Problem], total: int, noun: str = "picture") -> str:
+    """Examples that cannot be used, one to a line, the first ones by name.
 
     Args:
         bad: one problem for each.
-        total: pictures there are, good and bad.
+        total: examples there are, good and bad.
+        noun: what one example is called.
     """
-    lines = [f"{len(bad)} of {total} pictures cannot be used:"]
+    lines = [f"{len(bad)} of {total} {noun}s cannot be used:"]
     lines += [f"  {problem}" for problem in bad[:_SHOWN]]
     lines += [f"  ... and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
     return "\n".join(lines)
 
 
-def unusable(bad: Sequence[Problem], total: int, where: str) -> str:
+def unusable(bad: Sequence[Problem], total: int, where: str, noun: str) -> str:
     """`listed`, with what to do about it before a run.
 
     Args:
         bad: one problem for each.
-        total: pictures there are, good and bad.
+        total: examples there are, good and bad.
         where: what `read` was called with, as code.
+        noun: what one example is called.
     """
     way_out = f"Mend or remove them, or leave them out with --skip-bad: read({where}, skip_bad=True)"
-    return f"{listed(bad, total)}\n{way_out}"
+    return f"{listed(bad, total, noun)}\n{way_out}"
 
 
-def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str) -> list[str]:
+def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str, noun: str) -> list[str]:
     """Messages about classes that nothing can be learned from."""
     if len(classes) < 2:
-        found = f"one class, {classes[0]!r}" if classes else "no class with a usable picture"
+        found = f"one class, {classes[0]!r}" if classes else f"no class with a usable {noun}"
         return [
             f"{where} has {found}. A classifier needs at least two: add a second class folder "
-            f"(root/CLASS/picture.jpg) or label, then read({where})"
+            f"(root/CLASS/*) or label, then read({where})"
         ]
     contents = defaultdict(set)
     for example in examples:
@@ -54,50 +59,75 @@ def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str) -> 
     messages = []
     if single:
         messages.append(
-            f"{_classes(single)} only one picture (the same picture twice counts once). A class needs "
+            f"{_classes(single)} only one {noun} (the same {noun} twice counts once). A class needs "
             f"at least two, one to train on and one to test on: add more, or remove it, then read({where})"
         )
     if untaught:
         messages.append(
-            f"{_classes(untaught)} no training picture. Put some into train/{untaught[0]}/ "
+            f"{_classes(untaught)} no training {noun}. Put some into train/{untaught[0]}/ "
             f"or remove the class from the other splits, then read({where})"
         )
     return messages
 
 
-def notes(classes: tuple[str, ...], examples: Sequence[Example]) -> list[Problem]:
+def notes(classes: tuple[str, ...], examples: Sequence[Example], medium: Medium) -> list[Problem]:
     """What does not end the run but makes its numbers doubtful."""
-    return [*_repeated(classes, examples), *_scarce(classes, examples)]
+    peculiar = {"text": _peculiar_texts, "audio": _peculiar_sounds}.get(medium.modality)
+    return [
+        *(peculiar(examples) if peculiar else ()),
+        *_repeated(classes, examples, medium.noun),
+        *_scarce(classes, examples, medium.noun),
+    ]
 
 
-def _repeated(classes: tuple[str, ...], examples: Sequence[Example]) -> list[Problem]:
+def _peculiar_texts(examples: Sequence[Example]) -> Iterable[Problem]:
+    yield from _alike(examples, "long text", f"more than {_LONG:,} characters", lambda e: e.width > _LONG)
+    yield from _alike(examples, "encoding", "read as Windows-1252, being no UTF-8", lambda e: e.mode == FALLBACK)
+
+
+def _peculiar_sounds(examples: Sequence[Example]) -> Iterable[Problem]:
+    yield from _alike(examples, "silent", "silent from beginning to end", lambda e: e.mode == "silent")
+    yield from _alike(examples, "clipped", "clipped: recorded too loud", lambda e: e.mode == "clipped")
+
+
+def _alike(examples: Sequence[Example], kind: str, trait: str, has: Callable[[Example], bool]) -> Iterable[Problem]:
+    """One problem for all examples of one trait."""
+    found = [example.name for example in examples if has(example)]
+    if found:
+        others = f": {', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"
+        yield Problem(kind, found[0], f"{len(found)} of {len(examples)} are {trait}{others if len(found) > 1 else ''}")
+
+
+def _repeated(classes: tuple[str, ...], examples: Sequence[Example], noun: str) -> list[Problem]:
     times = Counter(example.key for example in examples)
     same = defaultdict(list)
     for example in examples:
         if times[example.key] > 1:
             same[example.key].append(example)
     return [
-        *_differing(same.values(), "conflicting labels", lambda e: classes[e.label]),
-        *_differing(same.values(), "duplicate across splits", lambda e: e.split),
+        *_differing(same.values(), "conflicting labels", noun, lambda e: classes[e.label]),
+        *_differing(same.values(), "duplicate across splits", noun, lambda e: e.split),
     ]
 
 
-def _differing(groups: Iterable[list[Example]], kind: str, trait: Callable[[Example], str]) -> Iterable[Problem]:
-    """One problem for each group of equal pictures that differ in a trait."""
+def _differing(
+    groups: Iterable[list[Example]], kind: str, noun: str, trait: Callable[[Example], str]
+) -> Iterable[Problem]:
+    """One problem for each group of equal examples that differ in a trait."""
     for group in groups:
         if len({trait(example) for example in group}) > 1:
             where = ", ".join(f"{example.name} ({trait(example)})" for example in group)
-            yield Problem(kind, group[0].name, f"the same picture is {where}")
+            yield Problem(kind, group[0].name, f"the same {noun} is {where}")
 
 
-def _scarce(classes: tuple[str, ...], examples: Sequence[Example]) -> Iterable[Problem]:
+def _scarce(classes: tuple[str, ...], examples: Sequence[Example], noun: str) -> Iterable[Problem]:
     sizes = Counter(example.label for example in examples if example.split == "train")
     for label, name in enumerate(classes):
         if sizes[label] < _SMALL:
-            yield Problem("small class", name, f"{sizes[label]} training pictures; results will depend on luck")
+            yield Problem("small class", name, f"{sizes[label]} training {noun}s; results will depend on luck")
     (large, high), *_, (small, low) = Counter({label: sizes[label] for label in range(len(classes))}).most_common()
     if high > _IMBALANCE * low:
-        detail = f"{low} training pictures, {high} of {classes[large]!r}; accuracy favours the larger class"
+        detail = f"{low} training {noun}s, {high} of {classes[large]!r}; accuracy favours the larger class"
         yield Problem("imbalanced classes", classes[small], detail)
 
 

@@ -10,31 +10,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from regraft.data.bad import broken
 from regraft.data.locate import Locator
-from regraft.data.picture import broken
+from regraft.data.medium import MEDIA
 from regraft.digest import digest_bytes
-from regraft.errors import DataError
+from regraft.errors import DataError, RegraftError
+from regraft.spec import Modality
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled picture. Its bytes stay where they are.
+    """One labelled picture, text or recording. Its bytes stay where they are.
 
     Args:
-        key: SHA-256 of the encoded bytes: content only, never the file name.
+        key: SHA-256 of the encoded bytes, of a text of its UTF-8: content only, never the file name.
         label: index into the dataset's classes.
         split: one of `SPLITS`.
         name: for people: the path below the root, or "train.parquet#17".
         locator: how to get the bytes again.
-        width: pixels, as the header says.
-        height: pixels, as the header says.
-        mode: Pillow's name for the kind of pixels ("RGB", "L", "CMYK").
+        width: pixels, as the header says; characters; samples.
+        height: pixels, as the header says; 0; samples per second.
+        mode: Pillow's name for the kind of pixels ("RGB", "L", "CMYK"); encoding of the text; "clean", "silent" or
+            "clipped".
     """
 
     key: str
@@ -68,13 +72,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the pictures are, and of what kind.
+    """How large the examples are, and of what kind; see `Example` for what that is in each modality.
 
     Args:
-        n: number of pictures.
-        width: (smallest, median, largest), pixels.
-        height: (smallest, median, largest), pixels.
-        modes: Pillow mode -> number of pictures, most frequent first.
+        n: number of examples.
+        width: (smallest, median, largest).
+        height: (smallest, median, largest).
+        modes: mode -> number of examples, most frequent first.
     """
 
     n: int
@@ -105,7 +109,7 @@ class Dataset:
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
     problems: tuple[Problem, ...] = ()
-    modality: str = "image"
+    modality: Modality = "image"
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -119,6 +123,11 @@ class Dataset:
     def keys(self) -> tuple[str, ...]:
         """Content keys, in order (N)."""
         return tuple(e.key for e in self.examples)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Widths as int64 (N,): characters, samples, pixels; to put examples of like length into one batch."""
+        return np.fromiter((e.width for e in self.examples), np.int64, len(self.examples))
 
     def split(self, name: str) -> Dataset:
         """The examples of one split.
@@ -152,22 +161,25 @@ class Dataset:
         present = [split for split in SPLITS if any(key[0] == split for key in found)]
         return {split: {c: found[split, i] for i, c in enumerate(self.classes)} for split in present}
 
-    def open(self, i: int) -> Image.Image:
-        """The i-th picture, decoded now.
+    def open(self, i: int) -> Any:
+        """The i-th example, decoded now: a Pillow image, a text (`str` or `Pair`), or a `Sound`.
 
         Raises:
             DataError: it is no longer there, or does not decode.
         """
         example = self.examples[i]
         try:
-            image = example.locator.image(example.locator.content())
-            image.load()
+            opened = MEDIA[self.modality].open(example.locator, example.locator.content())
+            if isinstance(opened, Image.Image):
+                opened.load()
+        except RegraftError:
+            raise
         except Exception as error:  # decoders of untrusted bytes raise anything
             raise DataError(f"{example.name}: {broken(error)}. Read the data again with read()") from error
-        return image
+        return opened
 
     def sizes(self) -> Sizes:
-        """Widths, heights and kinds of the pictures, from the headers."""
+        """Widths, heights and kinds, as they were when the data was read."""
         modes = Counter(e.mode for e in self.examples)
         return Sizes(
             n=len(self.examples),

@@ -9,16 +9,28 @@ from pathlib import Path
 from regraft.data.dataset import Problem
 from regraft.data.listing import SPLIT_NAMES, Listing, Row
 from regraft.data.locate import FileLocator
-from regraft.data.picture import SUFFIXES
+from regraft.data.medium import MEDIA, modality_of_files
 from regraft.errors import DataError
+from regraft.spec import Modality
 
 
-def list_folder(root: Path) -> Listing:
-    """Every picture below the class folders of `root`."""
+def list_folder(root: Path, modality: Modality | None = None) -> Listing:
+    """Every example below the class folders of `root`.
+
+    Args:
+        root: the folder.
+        modality: which files are examples; None goes by the endings of all.
+
+    Raises:
+        DataError: split folders without class folders, or files of more than one modality.
+    """
     listing = Listing(root.name)
-    for split, folder in _class_parents(root, listing):
-        for class_folder in _subfolders(folder):
-            _list_class(root, class_folder, split, listing)
+    parents = _class_parents(root, listing)
+    files = {folder: (split, [*_files(folder)]) for split, parent in parents for folder in _subfolders(parent)}
+    names = (path.name for _, paths in files.values() for path in paths)
+    listing.modality = modality or modality_of_files(names, str(root))
+    for folder, (split, paths) in files.items():
+        _list_class(root, folder, paths, split, listing)
     return listing
 
 
@@ -38,20 +50,20 @@ def _class_parents(root: Path, listing: Listing) -> list[tuple[str | None, Path]
     return [(None, root)]
 
 
-def _list_class(root: Path, folder: Path, split: str | None, listing: Listing) -> None:
-    before, others = len(listing.rows), []
-    for path in _files(folder):
-        name = path.relative_to(root).as_posix()
-        if path.suffix.lower() in SUFFIXES:
+def _list_class(root: Path, folder: Path, paths: list[Path], split: str | None, listing: Listing) -> None:
+    medium, others = MEDIA[listing.modality], []
+    for path in paths:
+        if path.suffix.lower() in medium.suffixes:
+            name = path.relative_to(root).as_posix()
             listing.rows.append(Row(name, FileLocator(str(path)), folder.name, split))
         else:
             others.append(path.name)
     name = folder.relative_to(root).as_posix()
     if others:
-        detail = f"{len(others)} files that are not pictures by their ending ({', '.join(others[:3])})"
+        detail = f"{len(others)} files that are not {medium.noun}s by their ending ({', '.join(others[:3])})"
         listing.notes.append(Problem("ignored", name, detail))
-    if len(listing.rows) == before:
-        listing.notes.append(Problem("empty class", name, "the folder has no pictures"))
+    if len(others) == len(paths):
+        listing.notes.append(Problem("empty class", name, f"the folder has no {medium.noun}s"))
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a reader finds before any picture is opened."""
+"""What a reader finds before any example is opened."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from regraft.data.dataset import Problem
 from regraft.data.locate import Locator
+from regraft.spec import Modality
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled picture that has not been opened yet; `split` is None where none was given."""
+    """One labelled example that has not been opened yet; `split` is None where none was given."""
 
     name: str
     locator: Locator
@@ -26,6 +27,7 @@ class Listing:
 
     Args:
         name: of the dataset, for people.
+        modality: of the rows.
         rows: in a stable order.
         classes: names in the order that the data itself declares; None sorts them.
         bad: rows that cannot be used.
@@ -33,6 +35,7 @@ class Listing:
     """
 
     name: str
+    modality: Modality = "image"
     rows: list[Row] = field(default_factory=list)
     classes: tuple[str, ...] | None = None
     bad: list[Problem] = field(default_factory=list)

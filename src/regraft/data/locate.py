@@ -1,40 +1,44 @@
-"""How to get an example's bytes again: from a file or from an array. Parquet rows are in `parquet.py`."""
+"""How to get an example's bytes again: from a file or from an array.
+
+Parquet rows are in `parquet.py`, texts in `text/`. What encoded bytes hold is a matter of the modality (`medium.py`);
+what is in memory is opened by its locator.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
-from regraft.data.picture import open_encoded
-
 
 class Locator(Protocol):
-    """A place that holds one picture."""
+    """A place that holds one example."""
 
     def content(self) -> bytes:
         """The bytes that make the example what it is; their hash is its key."""
         ...
 
-    def image(self, content: bytes) -> Image.Image:
-        """The picture that these bytes hold; pixels are decoded on use."""
+
+@runtime_checkable
+class Decoded(Locator, Protocol):
+    """A place of an example that is not encoded."""
+
+    def opened(self, content: bytes) -> Any:
+        """The picture, text or recording whose content this is."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileLocator:
-    """A picture in a file of its own."""
+    """An example in a file of its own."""
 
     path: str  # text, not Path: a fifth of the memory, and there is one per example
 
     def content(self) -> bytes:
         return Path(self.path).read_bytes()
-
-    def image(self, content: bytes) -> Image.Image:
-        return open_encoded(content)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +52,6 @@ class ArrayLocator:
         row = self.array[self.index]
         return f"{row.dtype.str}{row.shape}".encode() + row.tobytes()
 
-    def image(self, content: bytes) -> Image.Image:
+    def opened(self, content: bytes) -> Image.Image:
         row = self.array[self.index]
         return Image.fromarray(row[..., 0] if row.ndim == 3 and row.shape[-1] == 1 else row)

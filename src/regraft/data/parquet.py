@@ -10,21 +10,31 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from regraft.data.dataset import Problem
-from regraft.data.listing import SPLIT_NAMES, Listing, Row
-from regraft.data.locate import FileLocator, Locator
-from regraft.data.picture import BadPicture, open_encoded
-from regraft.data.table import Columns, find_columns, label_name, split_name
+from regraft.data.bad import BadExample
+from regraft.data.listing import SPLIT_NAMES, Listing
+from regraft.data.medium import MEDIA
+from regraft.data.table import (
+    Columns,
+    Place,
+    enter,
+    file_locator,
+    find_columns,
+    finish,
+    holds_texts,
+    label_name,
+    text_locator,
+)
 from regraft.errors import DataError
+from regraft.spec import Modality
 
 _BLOCK_BYTES = 2**20
 _CACHE_BYTES = 2**25
@@ -109,8 +119,8 @@ class PictureColumn:
                     self._ahead = (group, at, batches)
                     return batch.column(0)
         except (pa.ArrowException, OSError) as error:
-            raise BadPicture("unreadable", f"this part of the Parquet file is damaged ({error})") from error
-        raise BadPicture("missing", "the Parquet file has fewer rows than when it was opened")
+            raise BadExample("unreadable", f"this part of the Parquet file is damaged ({error})") from error
+        raise BadExample("missing", "the Parquet file has fewer rows than when it was opened")
 
     def _rows_per_block(self, group: int) -> int:
         meta = self._file.metadata.row_group(group)
@@ -130,24 +140,21 @@ class ParquetLocator:
     def content(self) -> bytes:
         return self.column.content(self.group, self.row)
 
-    def image(self, content: bytes) -> Image.Image:
-        return open_encoded(content)
 
-
-def list_parquet(path: Path) -> Listing:
+def list_parquet(path: Path, modality: Modality | None = None) -> Listing:
     """Every row of one Parquet file; its name says nothing."""
     listing = Listing(path.stem)
-    _list_file(path, BlockCache(), listing, default=None)
-    return listing
+    return finish(listing, _list_file(path, BlockCache(), listing, None, modality))
 
 
-def list_parquet_folder(root: Path) -> Listing:
+def list_parquet_folder(root: Path, modality: Modality | None = None) -> Listing:
     """Every row of a folder's Parquet files; a split column comes before a split in a file's name."""
-    listing, cache = Listing(root.name), BlockCache()
+    listing, cache, columns = Listing(root.name), BlockCache(), None
     for path in parquet_files(root):
         from_stem = _SPLIT_IN_STEM.match(path.stem)
-        _list_file(path, cache, listing, default=SPLIT_NAMES[from_stem[1].lower()] if from_stem else None)
-    return listing
+        default = SPLIT_NAMES[from_stem[1].lower()] if from_stem else None
+        columns = _list_file(path, cache, listing, default, modality or (columns and columns.modality))
+    return finish(listing, columns)
 
 
 def parquet_files(root: Path) -> list[Path]:
@@ -165,23 +172,28 @@ def parquet_files(root: Path) -> list[Path]:
     return below
 
 
-def _list_file(path: Path, cache: BlockCache, listing: Listing, default: str | None) -> None:
+def _list_file(
+    path: Path, cache: BlockCache, listing: Listing, default: str | None, modality: Modality | None
+) -> Columns:
     file = _open(path)
-    columns = find_columns(path, file.schema_arrow.names)
-    _check_type(path, columns.picture, file.schema_arrow.field(columns.picture).type)
-    names = _class_names(file.schema_arrow, columns.label)
+    schema = file.schema_arrow
+    columns = find_columns(path, schema.names, modality, [field.name for field in schema if _is_number(field.type)])
+    held = schema.field(columns.content).type
+    _check_type(path, columns, held)
+    names = _class_names(schema, columns.label)
     if names and listing.classes is None:
         listing.classes = tuple(names)
-    locate = _locators(path, file.schema_arrow, columns, cache)
-    small = [c for c in (columns.label, columns.split) if c]
-    if _is_text(file.schema_arrow.field(columns.picture).type):
-        small.append(columns.picture)
+    locate = _locators(path, held, columns, cache)
+    small = [c for c in (columns.label, columns.split, columns.second) if c]
+    small += [columns.content] if _is_text(held) else []
     number = 0
     for group in range(file.num_row_groups):
         for row, record in enumerate(_records(file, group, small)):
-            locator = locate(group, row, record)
-            _add(listing, f"{path.name}#{number}", locator, record, columns, names, default)
+            name = f"{path.name}#{number}"
+            place = partial(locate, name, group, row, record)
+            enter(listing, name, record, columns, place, partial(_label, names), default)
             number += 1
+    return columns
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -194,17 +206,29 @@ def _open(path: Path) -> pq.ParquetFile:
         ) from error
 
 
-def _check_type(path: Path, column: str, kind: pa.DataType) -> None:
-    kinds = pa.types
-    if not any(fits(kind) for fits in (kinds.is_binary, kinds.is_large_binary, kinds.is_struct, _is_text)):
+def _check_type(path: Path, columns: Columns, kind: pa.DataType) -> None:
+    kinds, noun = pa.types, MEDIA[columns.modality or "image"].noun
+    encoded = any(fits(kind) for fits in (kinds.is_binary, kinds.is_large_binary, kinds.is_struct))
+    if not _is_text(kind) and (columns.modality == "text" or not encoded):
+        expected = (
+            "texts (string)"
+            if columns.modality == "text"
+            else f"encoded {noun}s (binary), {{bytes, path}}, or paths (string)"
+        )
         raise DataError(
-            f"the column {column!r} of {path} holds {kind}. Expected encoded pictures (binary), "
-            "{bytes, path}, or paths (string); for pixel values use arrays: read((X, y))"
+            f"the column {columns.content!r} of {path} holds {kind}. Expected {expected}; "
+            "for pixel values use arrays: read((X, y))"
         )
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def _records(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -212,36 +236,20 @@ def _records(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[d
         yield from batch.to_pylist()
 
 
-def _locators(path: Path, schema: pa.Schema, columns: Columns, cache: BlockCache):
-    if _is_text(schema.field(columns.picture).type):
-        return lambda group, row, record: FileLocator(str(path.parent / str(record[columns.picture])))
-    column = PictureColumn(path, columns.picture, cache)
-    return lambda group, row, record: ParquetLocator(column, group, row)
+def _locators(path: Path, held: pa.DataType, columns: Columns, cache: BlockCache) -> Callable[..., Place]:
+    """From the name, the place and the cells of a row to its example."""
+    if _is_text(held) and holds_texts(columns):
+        return lambda name, group, row, record: (name, text_locator(record, columns))
+    if _is_text(held):
+        return lambda name, group, row, record: (name, file_locator(path, record[columns.content], columns))
+    column = PictureColumn(path, columns.content, cache)
+    return lambda name, group, row, record: (name, ParquetLocator(column, group, row))
 
 
-def _add(
-    listing: Listing,
-    name: str,
-    locator: Locator,
-    record: dict[str, Any],
-    columns: Columns,
-    names: list[str],
-    default: str | None,
-) -> None:
-    value = record[columns.label]
+def _label(names: list[str], value: Any) -> str | None:
     if names and isinstance(value, int):  # -1 is Hugging Face's word for "not labelled"
-        label = names[value] if 0 <= value < len(names) else None
-    else:
-        label = label_name(value)
-    if label is None:
-        listing.bad.append(Problem("no label", name, f"the cell says {value!r}"))
-        return
-    try:
-        split = split_name(record[columns.split]) if columns.split else None
-    except ValueError as error:
-        listing.bad.append(Problem("unknown split", name, str(error)))
-        return
-    listing.rows.append(Row(name, locator, label, split or default))
+        return names[value] if 0 <= value < len(names) else None
+    return label_name(value)
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str]:

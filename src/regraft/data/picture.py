@@ -7,6 +7,8 @@ import struct
 
 from PIL import Image
 
+from regraft.data.bad import CUT, BadExample, broken
+
 # Formats that photographs come in. The rest of Pillow's list is left out on purpose: some of it runs other
 # programs (EPS starts Ghostscript), and none of it is a picture that a person would label.
 Image.init()
@@ -19,60 +21,34 @@ SUFFIXES = frozenset(suffix for suffix, name in Image.EXTENSION.items() if name 
 
 # Pillow's own limit against decompression bombs: twice MAX_IMAGE_PIXELS.
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_CUT = "the end of the file is missing"
 
 
-class BadPicture(Exception):  # noqa: N818  (it reads as what it is)
-    """Bytes that are not a usable picture.
-
-    Args:
-        kind: one of the kinds of a `Problem`.
-        detail: what is the matter, in words.
-    """
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
-
-
-def open_encoded(content: bytes) -> Image.Image:
+def open_picture(content: bytes) -> Image.Image:
     """Reads the header; pixels are decoded on use.
 
     Raises:
-        BadPicture: nothing there, too many pixels by the header, or no picture.
+        BadExample: nothing there, too many pixels by the header, or no picture.
     """
     if not content:
-        raise BadPicture("empty file", "it has no bytes")
+        raise BadExample("empty file", "it has no bytes")
     try:
         return Image.open(io.BytesIO(content), formats=FORMATS)
     except _TOO_LARGE as error:
-        raise BadPicture("too large", _claimed(content) or str(error)) from error
+        raise BadExample("too large", _claimed(content) or str(error)) from error
     except Exception as error:  # parsers of untrusted bytes raise anything: KeyError, struct.error, SyntaxError
         if _cut_in_header(content):
-            raise BadPicture("truncated", _CUT) from error
-        raise BadPicture("unreadable", "it is not a picture in a known format") from error
+            raise BadExample("truncated", CUT) from error
+        raise BadExample("unreadable", "it is not a picture in a known format") from error
 
 
 def confirm_whole(image: Image.Image, content: bytes) -> None:
-    """Raises BadPicture if the end is missing; decodes only pictures whose last bytes look wrong."""
+    """Raises BadExample if the end is missing; decodes only pictures whose last bytes look wrong."""
     if _ends_well(image.format, content):
         return
     try:
         image.load()
     except Exception as error:  # as above
         raise broken(error) from error
-
-
-def broken(error: Exception) -> BadPicture:
-    """What an error while decoding means."""
-    if isinstance(error, BadPicture):
-        return error
-    if isinstance(error, FileNotFoundError):
-        return BadPicture("missing", "there is no such file")
-    if "truncated" in str(error).lower() or isinstance(error, EOFError):
-        return BadPicture("truncated", _CUT)
-    return BadPicture("unreadable", f"it does not decode ({error})")
 
 
 def _ends_well(format: str | None, content: bytes) -> bool:

@@ -1,12 +1,11 @@
-"""The door: whatever holds labelled pictures becomes a Dataset, or one error that says all that is wrong."""
+"""The door: whatever holds labelled examples becomes a Dataset, or one error that says all that is wrong."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from regraft.data.arrays import list_arrays, list_digits
 from regraft.data.check import fatal, notes, unusable
@@ -14,12 +13,14 @@ from regraft.data.dataset import Dataset, Example, Problem
 from regraft.data.examine import Seen, examine
 from regraft.data.folder import list_folder
 from regraft.data.listing import Listing, Row
+from regraft.data.medium import MEDIA
 from regraft.data.parquet import list_parquet, list_parquet_folder, parquet_files
 from regraft.data.splits import draw
 from regraft.data.table import list_table
 from regraft.errors import DataError, closest
+from regraft.spec import Modality
 
-Arrays = tuple[np.ndarray, np.ndarray]
+Arrays = tuple[Any, Any]
 
 
 def read(
@@ -28,19 +29,21 @@ def read(
     skip_bad: bool = False,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
+    modality: Modality | None = None,
 ) -> Dataset:
-    """Labelled pictures from a folder, a table, arrays, or a built-in set.
+    """Labelled pictures, texts or recordings from a folder, a table, arrays, or a built-in set.
 
-    Every picture's bytes are read once: hashed, header opened, end checked. Pixels are not decoded.
+    Every example's bytes are read once: hashed, opened, checked to their end. Pixels are not decoded.
 
     Args:
-        where: a folder `root/{train,val,test}/CLASS/*` or `root/CLASS/*`; a .csv, .jsonl or .parquet file
-            with a picture column, a label column and perhaps a split column; a folder of .parquet files;
-            "digits" (scikit-learn's); or arrays (X, y) with X uint8 or float 0..1,
-            (N, H, W), (N, H, W, C) or (N, C, H, W).
+        where: a folder `root/{train,val,test}/CLASS/*` or `root/CLASS/*`; a .csv, .tsv, .jsonl or .parquet file
+            with a column of pictures, texts, pairs of texts, recordings or paths, a label column and perhaps a
+            split column; a folder of .parquet files; "digits" (scikit-learn's); arrays (X, y) with X uint8 or
+            float 0..1, (N, H, W), (N, H, W, C) or (N, C, H, W); or lists (texts, labels).
         skip_bad: leave out what cannot be used, and list it in `Dataset.problems`, instead of raising.
         val_fraction: drawn for validation, of what came without a split or as training, if none was given.
         test_fraction: likewise for test.
+        modality: "image", "text" or "audio"; None goes by the column or by the files' endings.
 
     Raises:
         DataError: everything that is wrong, in one message.
@@ -51,17 +54,19 @@ def read(
         (1797, (8, 8, 8), ['train', 'val', 'test'])
     """
     _check_fractions(val_fraction, test_fraction)
-    listing, shown = _list(where), repr(str(where)) if isinstance(where, str | Path) else "(X, y)"
-    looked = examine(listing.rows)
+    listing, shown = _list(where, modality), repr(str(where)) if isinstance(where, str | Path) else "(X, y)"
+    medium = MEDIA[listing.modality]
+    looked = examine(listing.rows, medium)
     bad = listing.bad + [found for found in looked if isinstance(found, Problem)]
     good = [(row, seen) for row, seen in zip(listing.rows, looked, strict=True) if isinstance(seen, Seen)]
     classes = listing.class_names({row.label for row, _ in good})
     examples = _examples(good, classes, val_fraction, test_fraction)
-    wrong = [unusable(bad, len(bad) + len(good), shown)] if bad and not skip_bad else []
-    wrong += fatal(classes, examples, shown)
+    wrong = [unusable(bad, len(bad) + len(good), shown, medium.noun)] if bad and not skip_bad else []
+    wrong += fatal(classes, examples, shown, medium.noun)
     if wrong:
         raise DataError("\n".join(wrong))
-    return Dataset(listing.name, classes, examples, (*bad, *listing.notes, *notes(classes, examples)))
+    problems = (*bad, *listing.notes, *notes(classes, examples, medium))
+    return Dataset(listing.name, classes, examples, problems, listing.modality)
 
 
 def _examples(
@@ -77,36 +82,39 @@ def _examples(
     )
 
 
-def _list(where: str | Path | Arrays) -> Listing:
+def _list(where: str | Path | Arrays, modality: Modality | None) -> Listing:
     """The reader that fits."""
     if isinstance(where, tuple):
-        return _filled(list_arrays(*where), "the arrays", "read((X, y)) with one label for each picture")
+        return _filled(list_arrays(*where), "the arrays", "one label for each example: read((X, y))")
     if str(where) == "digits":
         return list_digits()
     path = Path(where).expanduser()
     if not path.exists():
         raise _absent(str(where), path)
     if path.is_dir():
-        listing = list_parquet_folder(path) if parquet_files(path) else list_folder(path)
-        return _filled(listing, str(path), f"one folder per class: {path}/CLASS/picture.jpg")
-    return _filled(_list_file(path), str(path), "one line per picture, with the columns image and label")
+        tables = parquet_files(path)
+        listing = list_parquet_folder(path, modality) if tables else list_folder(path, modality)
+        example = {"image": "picture.jpg", "text": "review.txt", "audio": "word.wav"}[listing.modality]
+        return _filled(listing, str(path), f"one folder per class: {path}/CLASS/{example}")
+    listing = _list_file(path, modality)
+    return _filled(listing, str(path), f"one line per example, with the columns {listing.modality} and label")
 
 
-def _list_file(path: Path) -> Listing:
+def _list_file(path: Path, modality: Modality | None) -> Listing:
     kind = path.suffix.lower()
     if kind == ".parquet":
-        return list_parquet(path)
-    if kind in (".csv", ".jsonl"):
-        return list_table(path)
+        return list_parquet(path, modality)
+    if kind in (".csv", ".tsv", ".jsonl"):
+        return list_table(path, modality)
     raise DataError(
         f"{path} is a file of kind {kind or '(none)'}. "
-        f"Expected a folder, .csv, .jsonl or .parquet: read({str(path.parent)!r})"
+        f"Expected a folder, .csv, .tsv, .jsonl or .parquet: read({str(path.parent)!r})"
     )
 
 
 def _filled(listing: Listing, what: str, expected: str) -> Listing:
     if not listing.rows and not listing.bad:
-        raise DataError(f"{what} has no pictures. Expected {expected}")
+        raise DataError(f"{what} has no {MEDIA[listing.modality].noun}s. Expected {expected}")
     return listing
 
 

@@ -1,111 +1,282 @@
-"""Tables: .csv and .jsonl with a picture's path and its label, and what they share with Parquet."""
+"""Tables: .csv, .tsv and .jsonl with texts or with paths of files, and what they share with Parquet."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regraft.data.bad import BadExample
 from regraft.data.dataset import Problem
 from regraft.data.listing import SPLIT_NAMES, Listing, Row
-from regraft.data.locate import FileLocator
+from regraft.data.locate import FileLocator, Locator
+from regraft.data.medium import MEDIA, modality_of_files
+from regraft.data.text.opening import PairLocator, TextLocator, marked, plain
 from regraft.errors import DataError
+from regraft.spec import Modality
 
-PICTURE_COLUMNS = ("image", "path", "file_name", "filename", "file", "img")
+CONTENT_COLUMNS: dict[Modality, tuple[str, ...]] = {
+    "image": ("image", "img"),
+    "text": ("text", "sentence"),
+    "audio": ("audio", "sound"),
+}
+PATH_COLUMNS = ("path", "file_name", "filename", "file")
+PAIRS = (  # the names in GLUE, SNLI and their kin
+    ("text", "text_pair"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+)
 LABEL_COLUMNS = ("label", "target", "class")
 SPLIT_COLUMNS = ("split",)
+
+Place = tuple[str, Locator]  # the name of an example, and where it is
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what."""
+    """Which columns of a table hold what.
 
-    picture: str
+    Args:
+        content: the examples, or their paths.
+        label: the labels.
+        split: the splits, if there are any.
+        second: the second texts, of pairs.
+        modality: of the examples; None if the endings of paths have to tell.
+    """
+
+    content: str
     label: str
-    split: str | None
+    split: str | None = None
+    second: str | None = None
+    modality: Modality | None = None
 
 
-def find_columns(path: Path, names: Iterable[str]) -> Columns:
-    """The columns to read.
+def find_columns(
+    path: Path, names: Iterable[str], modality: Modality | None = None, numbers: Collection[str] = ()
+) -> Columns:
+    """The columns to read, whatever their case.
+
+    Args:
+        path: of the table, for messages.
+        names: of its columns.
+        modality: what to look for; None takes what there is.
+        numbers: names of columns that hold numbers.
 
     Raises:
-        DataError: no column for pictures or labels.
+        DataError: no column for examples or labels, or columns for more than one modality.
     """
-    names = list(names)
-    picture, label = _first(PICTURE_COLUMNS, names), _first(LABEL_COLUMNS, names)
-    if picture is None or label is None:
-        others = [n for n in names if n in ("text", "sentence", "audio")]
-        hint = f" Columns of kind {others[0]!r} are not read yet." if others and picture is None else ""
-        raise DataError(
-            f"{path} has the columns {', '.join(names) or '(none)'}.{hint} "
-            f"Expected a picture column ({' | '.join(PICTURE_COLUMNS)}) and a label column "
-            f"({' | '.join(LABEL_COLUMNS)}); a first line such as: image,label"
-        )
-    return Columns(picture, label, _first(SPLIT_COLUMNS, names))
+    held = {name.strip().lower(): name for name in reversed(list(names))}
+    label, pair = _first(LABEL_COLUMNS, held), next((pair for pair in PAIRS if held.keys() >= set(pair)), None)
+    content: dict[Modality, str] = {
+        kind: name for kind, wanted in CONTENT_COLUMNS.items() if (name := _first(wanted, held))
+    }
+    if pair:
+        content["text"] = held[pair[0]]
+    paths = _first(PATH_COLUMNS, held)
+    kind = _kind(path, content, paths, modality)
+    chosen = content.get(kind, paths) if kind else paths
+    if chosen is None or label is None:
+        raise _no_columns(path, list(reversed(held.values())), chosen, numbers)
+    second = held[pair[1]] if pair and kind == "text" else None
+    return Columns(chosen, label, _first(SPLIT_COLUMNS, held), second, kind)
 
 
 def label_name(value: Any) -> str | None:
-    """A label as text; None if there is none."""
-    if value is None or value == "" or value != value:  # NaN differs from itself
+    """A label as text; None if there is none, or not just one."""
+    if value is None or value == "" or value != value or isinstance(value, list | dict):  # NaN differs from itself
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip() or None
+    return plain(str(value)).strip() or None
 
 
-def split_name(value: Any) -> str | None:
-    """One of the splits, or None where the cell is empty.
+def enter(
+    listing: Listing,
+    name: str,
+    record: Mapping[Any, Any],
+    columns: Columns,
+    locate: Callable[[], Place],
+    label: Callable[[Any], str | None] = label_name,
+    default: str | None = None,
+) -> None:
+    """One row into the listing, or what is the matter with it.
+
+    Args:
+        listing: of the table.
+        name: of the row, for people, if it cannot be used.
+        record: its cells.
+        columns: which of them are which.
+        locate: gives the example's name and place; raises BadExample.
+        label: gives the label that a cell says, or None.
+        default: the split, where the row names none.
+    """
+    try:
+        (shown, locator), said = locate(), record.get(columns.label)
+        found = label(said)
+        if found is None:
+            raise BadExample("no label", f"the cell says {said!r}" if said else "the cell is empty")
+        split = _split(record.get(columns.split)) if columns.split else None
+    except BadExample as error:
+        listing.bad.append(Problem(error.kind, name, error.detail))
+    else:
+        listing.rows.append(Row(shown, locator, found, split or default))
+
+
+def holds_texts(columns: Columns) -> bool:
+    """Whether the cells are texts, rather than paths of files."""
+    return columns.modality == "text" and columns.content.strip().lower() not in PATH_COLUMNS
+
+
+def text_locator(record: Mapping[Any, Any], columns: Columns) -> TextLocator | PairLocator:
+    """The text or the pair of a row.
 
     Raises:
-        ValueError: a name that stands for no split.
+        BadExample: a cell is empty, or holds no text.
     """
-    text = str(value or "").strip().lower()
-    if text and text not in SPLIT_NAMES:
-        raise ValueError(f"unknown split {text!r}, expected one of {', '.join(SPLIT_NAMES)}")
-    return SPLIT_NAMES[text] if text else None
+    first = _text(record.get(columns.content))
+    return TextLocator(first) if columns.second is None else PairLocator(first, _text(record.get(columns.second)))
 
 
-def list_table(path: Path) -> Listing:
-    """Every row of a .csv or .jsonl file; pictures are paths relative to the table's folder."""
-    records = _jsonl(path) if path.suffix.lower() == ".jsonl" else _csv(path)
-    listing = Listing(path.stem)
-    columns: Columns | None = None
-    try:
-        for number, record in enumerate(records):
-            columns = columns or find_columns(path, record)
-            _add(listing, path, f"{path.name}#{number}", record, columns)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a text table ({error}). Expected UTF-8; save it as CSV UTF-8") from error
+def file_locator(table: Path, value: Any, columns: Columns) -> FileLocator:
+    """The file that a row names, relative to the table's folder.
+
+    Raises:
+        BadExample: the cell is empty.
+        UnicodeError: the table is not UTF-8, so that no file can be meant.
+    """
+    if not value:
+        raise BadExample(f"no {MEDIA[columns.modality or 'image'].noun}", "the cell is empty")
+    str(value).encode()
+    return FileLocator(str(table.parent / str(value)))
+
+
+def finish(listing: Listing, columns: Columns | None) -> Listing:
+    """The listing, once all of its rows are known: its modality, and labels of one kind.
+
+    Raises:
+        DataError: files of more than one modality.
+    """
+    if columns:
+        paths = (row.locator.path for row in listing.rows if isinstance(row.locator, FileLocator))
+        listing.modality = columns.modality or modality_of_files(paths, listing.name)
+    if listing.classes is None:
+        _set_strays_apart(listing)
     return listing
 
 
-def _add(listing: Listing, table: Path, name: str, record: Mapping[str, Any], columns: Columns) -> None:
-    picture = record.get(columns.picture)
-    if isinstance(picture, Mapping):  # the struct that Hugging Face datasets writes
-        picture = picture.get("path")
-    label = label_name(record.get(columns.label))
-    if not picture or label is None:
-        what = "no label" if picture else "no picture"
-        listing.bad.append(Problem(what, name, "the cell is empty"))
-        return
+def list_table(path: Path, modality: Modality | None = None) -> Listing:
+    """Every row of a .csv, .tsv or .jsonl file; paths of files are relative to the table's folder."""
+    listing = Listing(path.stem)
+    columns: Columns | None = None
     try:
-        split = split_name(record.get(columns.split)) if columns.split else None
-    except ValueError as error:
-        listing.bad.append(Problem("unknown split", name, str(error)))
+        for number, record in enumerate(_jsonl(path) if path.suffix.lower() == ".jsonl" else _csv(path)):
+            columns = columns or find_columns(path, record, modality, _numbers(record))
+            _add(listing, path, number, record, columns)
+    except (UnicodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a text table ({error}). Expected UTF-8; save it as CSV UTF-8") from error
+    return finish(listing, columns)
+
+
+def _add(listing: Listing, table: Path, number: int, record: Mapping[Any, Any], columns: Columns) -> None:
+    name, value = f"{table.name}#{number}", record.get(columns.content)
+    if None in record:  # where csv puts cells that no column is left for
+        detail = f"it has {len(record[None])} cells too many; put texts with separators into quotation marks"
+        listing.bad.append(Problem("extra cells", name, detail))
+    elif holds_texts(columns):
+        enter(listing, name, record, columns, lambda: (name, text_locator(record, columns)))
+    else:
+        if isinstance(value, Mapping):  # the struct that Hugging Face datasets writes
+            value = value.get("path")
+        enter(listing, name, record, columns, lambda: (str(value), file_locator(table, value, columns)))
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:  # NaN differs from itself
+        raise BadExample("empty text", "the cell is empty")
+    if not isinstance(value, str | int | float):
+        raise BadExample("not a text", f"the cell holds a {type(value).__name__}")
+    return str(value)
+
+
+def _split(value: Any) -> str | None:
+    """One of the splits, or None where the cell is empty."""
+    text = str(value or "").strip().lower()
+    if text and text not in SPLIT_NAMES:
+        detail = f"unknown split {text!r}, expected one of {', '.join(SPLIT_NAMES)}"
+        raise BadExample("unknown split", detail)
+    return SPLIT_NAMES[text] if text else None
+
+
+def _set_strays_apart(listing: Listing) -> None:
+    """Numbers among words, or words among numbers, are two ways of labelling in one table: the fewer are bad."""
+    numbers = [row for row in listing.rows if _is_number(row.label)]
+    words = len(listing.rows) - len(numbers)
+    if not numbers or not words:
         return
-    listing.rows.append(Row(str(picture), FileLocator(str(table.parent / str(picture))), label, split))
+    kind, others = ("word", "numbers") if words < len(numbers) else ("number", "words")
+    strays = [row for row in listing.rows if _is_number(row.label) == (kind == "number")]
+    listing.rows = [row for row in listing.rows if _is_number(row.label) != (kind == "number")]
+    detail = f"is a {kind}, and {len(listing.rows)} other labels are {others}; label all of them alike"
+    listing.bad += [Problem("mixed labels", row.name, f"the label {row.label!r} {detail}") for row in strays]
 
 
-def _csv(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        yield from csv.DictReader(file)
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True
 
 
-def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
+def _numbers(record: Mapping[Any, Any]) -> list[str]:
+    """Columns that hold numbers, judging by one row."""
+    return [name for name, value in record.items() if name is not None and _is_number(str(value))]
+
+
+def _kind(path: Path, content: dict[Modality, str], paths: str | None, modality: Modality | None) -> Modality | None:
+    """What the table holds; None where the endings of paths have to tell."""
+    if modality:
+        return modality
+    told = [*content.values(), *([paths] if paths and content.keys() <= {"text"} else [])]
+    if len(told) > 1:
+        raise DataError(
+            f"{path} has columns of more than one kind: {', '.join(told)}. "
+            f"Say which: read({str(path)!r}, modality={next(iter(content))!r})"
+        )
+    return next(iter(content), None)
+
+
+def _no_columns(path: Path, names: list[str], chosen: str | None, numbers: Collection[str]) -> DataError:
+    shown = ", ".join(name.encode("utf-8", "replace").decode() for name in names[:20]) or "(none)"
+    if chosen is None and len(numbers) > 1:
+        return DataError(
+            f"{path} is a table of numbers ({shown}). Pretrained networks have nothing to transfer to it; "
+            "gradient-boosted trees or a linear model do well: sklearn.ensemble.HistGradientBoostingClassifier()"
+        )
+    kinds = " or ".join(f"a {MEDIA[kind].noun} column ({' | '.join(c)})" for kind, c in CONTENT_COLUMNS.items())
+    return DataError(
+        f"{path} has the columns {shown}. Expected {kinds} or a column of paths ({' | '.join(PATH_COLUMNS)}), "
+        f"and a label column ({' | '.join(LABEL_COLUMNS)}); a first line such as: text,label"
+    )
+
+
+def _csv(path: Path) -> Iterator[dict[Any, Any]]:
+    with _opened(path) as file, _cells_of_any_length():
+        header = file.readline()
+        file.seek(0)
+        separators = "\t" if path.suffix.lower() == ".tsv" else ",;\t"
+        yield from csv.DictReader(file, delimiter=max(separators, key=header.count))
+
+
+def _jsonl(path: Path) -> Iterator[dict[Any, Any]]:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -113,18 +284,37 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
             if record is None:
                 raise DataError(
                     f"line {number} of {path} is not a JSON object. "
-                    'Expected one per line: {"image": "cat.jpg", "label": "cat"}'
+                    'Expected one per line: {"text": "a good film", "label": "positive"}'
                 )
             yield record
 
 
-def _json_object(line: str) -> dict[str, Any] | None:
+def _opened(path: Path):
+    """The file as text. Bytes that are not UTF-8 are marked, so that each row is judged by itself."""
+    with path.open("rb") as file:
+        named = marked(file.read(4))
+    if named and named != "utf-8-sig":
+        return path.open(newline="", encoding=named)
+    return path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+
+
+@contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    """csv refuses cells above 128 kB; a document may be longer."""
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _json_object(line: str) -> dict[Any, Any] | None:
     try:
         value = json.loads(line)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _first(wanted: Iterable[str], names: list[str]) -> str | None:
-    return next((name for name in wanted if name in names), None)
+def _first(wanted: Iterable[str], held: Mapping[str, str]) -> str | None:
+    return next((held[name] for name in wanted if name in held), None)

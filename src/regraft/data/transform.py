@@ -57,6 +57,21 @@ class Transform:
     view: int = 0
 
     @property
+    def ragged(self) -> bool:
+        """Whether rows differ in length."""
+        return False
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return self.spec.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of a row."""
+        return np.dtype(np.uint8)
+
+    @property
     def digest(self) -> str:
         """Changes when anything changes that the network's input depends on."""
         facts = {"transform": _VERSION, "spec": self.spec.to_dict(), "view": self.view}
