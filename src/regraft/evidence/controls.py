@@ -11,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from regraft.data import Dataset
-from regraft.evidence.arms import Case, delivered, from_scratch, on_fresh_weights, scratch_pace, transferred
+from regraft.evidence.arms import Case, Pace, delivered, from_scratch, on_fresh_weights, scratch_pace, transferred
 from regraft.evidence.conclude import against_trivial, evidence
 from regraft.evidence.depth import depth_effects
 from regraft.evidence.runs import RawRun, RunStore
 from regraft.evidence.trivial import trivial_controls
 
 Level = Literal["off", "quick", "full"]
+QUICK_SHARE = 0.95  # of the fit's time, for quick runs; the rest is for what follows from them
 DRAWS = 5  # of fresh weights in a quick measurement, if they fit half its time
 SEEDS = 3  # of everything in a full one
 LEAST_SHARE = 0.05  # of scratch's updates, below which a quick measurement leaves it out: it would prove nothing
@@ -45,7 +46,8 @@ def measure(case: Case, level: Level, store: RunStore | None = None) -> dict[str
         return {"level": "off", **found}
     store = store or RunStore(None)
     if level == "quick":
-        return {"level": level, **evidence(_quick(case, store, began + case.seconds), case.n_train, trivial)}
+        runs = _quick(case, store, began + QUICK_SHARE * case.seconds)
+        return {"level": level, **evidence(runs, case.n_train, trivial)}
     limit = math.inf if case.time_limit is None else case.time_limit
     runs = _full(case, store, began + (1 - DEPTH_SHARE) * limit)
     found = evidence(runs, case.n_train, trivial)
@@ -63,16 +65,18 @@ def expected_seconds(case: Case, level: Level) -> float:
 def _quick(case: Case, store: RunStore, until: float) -> list[RawRun]:
     """Fresh weights as often as they fit half the time, then scratch for the rest of it.
 
-    The first draw is always made, because a verdict needs one matched control. It costs no more than what the fit did
-    itself, unless the fit found that in the cache.
+    Where half the time is too short for scratch, fresh weights may have all of it. Their first draw is always made,
+    because a verdict needs one matched control; it costs no more than what the fit did itself, unless the fit found
+    that in the cache.
     """
-    seed, middle = case.means.seed, (time.perf_counter() + until) / 2
-    runs = [delivered(case)]
+    half = (until - time.perf_counter()) / 2
+    pace, runs = scratch_pace(case), [delivered(case)]
+    middle = until - half if pace.updates(half) >= LEAST_SHARE * pace.planned else until
     for drawn in range(DRAWS):
-        runs.append(_fresh(case, store, seed + drawn, middle))
+        runs.append(_fresh(case, store, case.means.seed + drawn, middle))
         if time.perf_counter() + runs[-1].seconds > middle:
             break
-    return [*runs, *_scratch_in_time(case, store, until)]
+    return [*runs, *_scratch_in_time(case, store, pace, until)]
 
 
 def _fresh(case: Case, store: RunStore, seed: int, until: float) -> RawRun:
@@ -81,9 +85,9 @@ def _fresh(case: Case, store: RunStore, seed: int, until: float) -> RawRun:
     return store.get("fresh weights", seed, case.n_train, make)
 
 
-def _scratch_in_time(case: Case, store: RunStore, until: float) -> list[RawRun]:
+def _scratch_in_time(case: Case, store: RunStore, pace: Pace, until: float) -> list[RawRun]:
     """One run from scratch with a schedule that ends in time; none where it would be too short to prove anything."""
-    pace, left = scratch_pace(case), until - time.perf_counter()
+    left = until - time.perf_counter()
     updates = pace.updates(left)
     if updates < LEAST_SHARE * pace.planned:
         return []
@@ -100,7 +104,7 @@ def _full(case: Case, store: RunStore, until: float) -> list[RawRun]:
     heads = _repeated(case, store, {"transfer": 0.0, "fresh weights": 0.0}, until)
     pace = scratch_pace(case)
     slow = {"scratch": pace.seconds} | ({"scratch, same updates": case.updates * pace.step} if case.updates else {})
-    trained = _repeated(case, store, slow, until) or _scratch_in_time(case, store, until)
+    trained = _repeated(case, store, slow, until) or _scratch_in_time(case, store, pace, until)
     return [delivered(case), *heads, *trained]
 
 
