@@ -205,7 +205,7 @@ def test_offline_says_what_to_copy_where() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "bert", "architectures": ["BertModel"]}, "kind 'bert', expected an image encoder"),
+        ({"model_type": "autoformer", "architectures": ["X"]}, "kind 'autoformer', expected an image encoder"),
         ({"model_type": "no-such"}, "no config that transformers"),
         ({"num_hidden_layers": 10**9}, "asks for 'num_hidden_layers' = 1000000000"),
         ({"hidden_size": 2**62}, "asks for 'hidden_size'"),

@@ -21,15 +21,15 @@ from torch import nn
 from regraft.errors import SourceError, closest
 from regraft.registry import Registry
 from regraft.source.plugins import plugin
-from regraft.spec import InputSpec
+from regraft.spec import Spec
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
-Builder = Callable[[str, dict[str, Any]], tuple[nn.Module, InputSpec | None]]
+Builder = Callable[[str, dict[str, Any]], tuple[nn.Module, Spec | None]]
 
 ARCHITECTURES: Registry[Builder] = Registry("kind of architecture", SourceError)
 
 
-def expects(spec: InputSpec) -> Callable[[Factory], Factory]:
+def expects(spec: Spec) -> Callable[[Factory], Factory]:
     """Say what an architecture takes as input, so that `load_source` need not be told.
 
     Args:
@@ -37,6 +37,7 @@ def expects(spec: InputSpec) -> Callable[[Factory], Factory]:
 
     Example:
         >>> from torch import nn
+        >>> from regraft.spec import InputSpec
         >>> @expects(InputSpec(size=(3, 8, 8)))
         ... def tiny(num_classes: int = 2) -> nn.Module:
         ...     return nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes))
@@ -51,7 +52,7 @@ def expects(spec: InputSpec) -> Callable[[Factory], Factory]:
     return mark
 
 
-def build(arch: str, arch_args: dict[str, Any] | None = None, *, seed: int = 0) -> tuple[nn.Module, InputSpec | None]:
+def build(arch: str, arch_args: dict[str, Any] | None = None, *, seed: int = 0) -> tuple[nn.Module, Spec | None]:
     """An architecture with fresh weights.
 
     Args:
@@ -112,7 +113,7 @@ def _own_randomness(seed: int) -> Iterator[None]:
         yield
 
 
-def build_python(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, InputSpec | None]:
+def build_python(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, Spec | None]:
     """Call an importable callable; the current directory is on the path meanwhile."""
     with _current_directory_importable():
         factory = find_callable(name)

@@ -162,7 +162,7 @@ def _tested(message: Any) -> bool:
 def _input(net: Any, layers: list[Layer], request: Request, spec: InputSpec | None) -> tuple[str, tuple[int, int, int]]:
     """Name and (C, H, W) of the input."""
     name, size = _declared_input(net, layers)
-    wanted = request.input or spec
+    wanted = request.picture or spec
     if wanted is not None:
         return name, wanted.size
     if size is None:
@@ -195,8 +195,8 @@ def _spec(layers: list[Layer], request: Request) -> InputSpec | None:
 
     Caffe reads pictures as BGR in 0..255, subtracts the mean and then multiplies by the scale.
     """
-    if request.input is not None:
-        return request.input
+    if request.picture is not None:
+        return request.picture
     data = [layer for layer in layers if layer.type in _DATA]
     said = [layer for layer in data if layer.message.HasField("transform_param")]
     if not said or said[0].message.transform_param.mean_file:

@@ -23,7 +23,7 @@ from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import open_timm, timm_names
 from regraft.source.torchvision_hub import open_torchvision, torchvision_names
-from regraft.spec import InputSpec
+from regraft.spec import Spec
 
 Opener = Callable[[str, Request], Source]
 
@@ -41,7 +41,7 @@ def load_source(
     uri: str,
     *,
     arch: str | None = None,
-    input: InputSpec | None = None,
+    input: Spec | None = None,
     random_weights: bool = False,
     seed: int = 0,
 ) -> Source:

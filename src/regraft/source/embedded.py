@@ -14,7 +14,7 @@ from regraft.source.arch import ARCHITECTURES, build, build_python
 from regraft.source.folder import WEIGHTS, open_folder
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
-from regraft.spec import InputSpec
+from regraft.spec import Spec
 
 EMBEDDED: Registry[str] = Registry("embedded source", SourceError)
 EMBEDDED.add("cifar10-resnet20", "regraft.source.cifar_resnet:resnet20")
@@ -25,7 +25,7 @@ def embedded_folder(name: str) -> Path:
     return Path(str(resources.files("regraft.source"))) / "weights" / name
 
 
-def build_embedded(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, InputSpec | None]:
+def build_embedded(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, Spec | None]:
     """The architecture of an embedded source with fresh weights."""
     return build_python(EMBEDDED[name], arch_args)
 

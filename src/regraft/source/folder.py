@@ -1,4 +1,4 @@
-"""Folders with `config.json` and weights: timm's layout, transformers', and regraft's own.
+"""Folders with `config.json` and weights: timm's layout, those of transformers, and regraft's own.
 
 regraft's own layout, which `regraft pretrain` writes and the embedded sources use:
 
@@ -15,23 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from torch import nn
 
-from regraft.errors import SourceError
+from regraft.errors import RegraftError, SourceError
 from regraft.source.arch import build, canonical_arch
+from regraft.source.bounded import Bounded
 from regraft.source.checkpoint import fill
 from regraft.source.files import INDEX, SUFFIXES, read_json
 from regraft.source.request import Request
+from regraft.source.sentence_folder import transformer_folder
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import input_of, label_names
-from regraft.source.transformers_hub import hf_folder, is_transformers, open_transformers
+from regraft.source.transformers_folder import is_transformers, open_transformers
+from regraft.source.transformers_hub import hf_folder
 from regraft.source.trust import doubt
-from regraft.spec import InputSpec
+from regraft.spec import Spec, spec_from_dict
 
 FORMAT = "regraft-source"
 WEIGHTS = "model.safetensors"
+_LARGEST = 1 << 31  # values of a network without weights beside it
 READ_TODAY = (
     "Folders read today: timm's layout (config.json with 'architecture' and 'pretrained_cfg'), transformers' (with "
-    f"'model_type') and regraft's own (with 'format': '{FORMAT}')"
+    f"'model_type'), sentence-transformers' (with modules.json) and regraft's own (with 'format': '{FORMAT}')"
 )
 
 
@@ -41,7 +46,7 @@ class Card:
 
     arch: str
     arch_args: dict[str, Any]
-    input: InputSpec
+    input: Spec
     classes: tuple[str, ...]
     licence: str
     origin: str
@@ -54,11 +59,12 @@ def open_folder(folder: Path, request: Request) -> Source:
         SourceError: no config, a layout that is not read, weights that do not fit it, or an architecture that
             is not trusted to be one.
     """
-    if is_transformers(_read_config(folder)):
-        return open_transformers(folder, None if request.random_weights else _weights(folder), request)
+    body = transformer_folder(folder)
+    if is_transformers(_read_config(body)):
+        return open_transformers(folder, None if request.random_weights else _weights(body), request)
     card = read_card(folder)
     _check_arch(card.arch, folder, request)
-    model, _ = build(card.arch, card.arch_args, seed=request.seed)
+    model = _built(card, folder, request)
     report = None if request.random_weights else fill(model, _weights(folder))
     return make_source(
         request.uri,
@@ -71,6 +77,22 @@ def open_folder(folder: Path, request: Request) -> Source:
         origin=card.origin,
         report=report,
     )
+
+
+def _built(card: Card, folder: Path, request: Request) -> nn.Module:
+    """The network that a config describes, which is not trusted to be sound or of a sane size."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    n_bytes = _LARGEST if request.random_weights else sum(path.stat().st_size for path in files)
+    try:
+        with Bounded(n_bytes, str(folder / "config.json")):
+            return build(card.arch, card.arch_args, seed=request.seed)[0]
+    except RegraftError:
+        raise
+    except Exception as error:  # what wrong arguments do to a constructor is anybody's guess
+        raise SourceError(
+            f"{folder / 'config.json'} describes no network: {card.arch} cannot be built with {card.arch_args} "
+            f"({type(error).__name__}: {str(error)[:150]}). Copy it again, then pass {folder}"
+        ) from error
 
 
 def open_hf(name: str, request: Request) -> Source:
@@ -167,10 +189,12 @@ def _bare_weights_hint(folder: Path) -> str:
 
 
 def _own_card(config: Mapping[str, Any]) -> Card:
+    if not isinstance(config["arch"], str):
+        raise TypeError(f"'arch' is {config['arch']!r}, no text")
     return Card(
         arch=config["arch"],
         arch_args=dict(config.get("arch_args") or {}),
-        input=InputSpec.from_dict(config["input"]),
+        input=spec_from_dict(config["input"]),
         classes=tuple(config.get("classes") or ()),
         licence=config.get("licence") or "",
         origin=config.get("origin") or "",

@@ -10,7 +10,7 @@ from torch import nn
 
 from regraft.digest import digest_state
 from regraft.source.arch import build
-from regraft.spec import InputSpec
+from regraft.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Source:
     arch: str
     arch_args: dict[str, Any]
     model: nn.Module = field(repr=False)
-    input: InputSpec
+    input: Spec
     weights_digest: str
     classes: tuple[str, ...] = field(default=(), repr=False)
     licence: str = ""
@@ -100,7 +100,7 @@ def make_source(
     arch: str,
     arch_args: dict[str, Any],
     model: nn.Module,
-    input: InputSpec,
+    input: Spec,
     *,
     classes: tuple[str, ...] = (),
     licence: str = "",

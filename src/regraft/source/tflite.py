@@ -110,7 +110,7 @@ def open_tflite(path: Path, request: Request) -> Source:
     """
     request.without_arch()
     model = read_model(path)
-    spec = request.input or input_of(model)
+    spec = request.picture or input_of(model)
     shape = _picture(model, request)
     graph, builder = _Conversion(model, request, spec.size if spec else shape).graph()
     used = tuple(tensor.name for tensor in graph.tensors)

@@ -134,8 +134,8 @@ def _graph_source(graph: Graph1, prefix: Path, request: Request, end: str, *, av
     reached = _end(graph, end)
     start = find_input(graph, reached[0] if reached else "")
     reached = reached or find_end(graph, start)
-    size = request.input.size if request.input else input_size(start, graph)
-    if request.input is None:
+    size = request.picture.size if request.picture else input_size(start, graph)
+    if request.picture is None:
         request.input_or(None, size)
     assert size is not None
     checkpoint = _variables(graph, prefix, request)

@@ -1,0 +1,69 @@
+"""`hf:NAME_OR_FOLDER` and folders in transformers' layout: which kind of network they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from regraft.errors import SourceError
+from regraft.source.arch import ARCHITECTURES
+from regraft.source.request import Request
+from regraft.source.sentence_folder import transformer_folder
+from regraft.source.source import Source
+from regraft.source.transformers_audio import audio_class, build_audio, is_audio, open_audio
+from regraft.source.transformers_hub import check_size, plain_fields, read_config
+from regraft.source.transformers_image import build_image, image_class, open_image
+from regraft.source.transformers_text import build_text, is_text, open_text, text_class
+
+
+def is_transformers(config: Mapping[str, Any]) -> bool:
+    """Whether a folder's config.json is of transformers' layout."""
+    return isinstance(config.get("model_type"), str) and not isinstance(config.get("architecture"), str)
+
+
+def open_transformers(folder: Path, weights: Path | None, request: Request) -> Source:
+    """A folder in the layout of transformers or of sentence-transformers as a source.
+
+    Args:
+        folder: with `config.json` and, for the input, `preprocessor_config.json` or a tokenizer.
+        weights: the file or index of files; None where only the architecture is wanted.
+        request: what the user asked for.
+
+    Raises:
+        SourceError: a kind of network that is not read, a config that asks for too much, or weights that do not fit.
+        MissingExtra: transformers is not installed.
+    """
+    request.without_arch()
+    fields = read_config(transformer_folder(folder))
+    opened = open_audio if is_audio(fields) else open_text if is_text(fields) else open_image
+    return opened(folder, fields, weights, request)
+
+
+def build_transformers(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, None]:
+    """`hf:CLASS` with its config among the arguments: the architecture with fresh weights."""
+    config = arch_args.get("config")
+    if not isinstance(config, dict):
+        raise SourceError(
+            f"hf:{name} is an architecture of transformers, and comes with its config: "
+            "build(source.arch, source.arch_args). A network with its weights: load_source('hf:OWNER/NAME')"
+        )
+    fields = plain_fields(config, f"hf:{name}")
+    class_of, built = _family(fields)
+    kind = class_of(fields, f"hf:{name}")
+    if kind.__name__ != name:
+        raise SourceError(f"the config given with hf:{name} is one of {kind.__name__}: build('hf:{kind.__name__}', …)")
+    check_size(kind, fields, f"hf:{name}")
+    return built(kind, fields, arch_args), None
+
+
+def _family(fields: Mapping[str, Any]) -> tuple[Callable[..., type[nn.Module]], Callable[..., nn.Module]]:
+    """What finds the class of a config, and what builds it."""
+    if is_audio(fields):
+        return audio_class, build_audio
+    return (text_class, build_text) if is_text(fields) else (image_class, build_image)
+
+
+ARCHITECTURES.add("hf", build_transformers)

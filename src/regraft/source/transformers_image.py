@@ -1,0 +1,218 @@
+"""Image encoders of Hugging Face's transformers, from folders in its layout.
+
+B batch, C channels, H height, W width, L tokens, D features, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from regraft.errors import SourceError
+from regraft.source.arch import build
+from regraft.source.files import read_json
+from regraft.source.request import Request
+from regraft.source.source import LoadReport, Source, make_source
+from regraft.source.transformers_hub import (
+    check_fit,
+    class_names,
+    config_of,
+    kinds,
+    licence,
+    loaded,
+    model_types,
+    quiet,
+    read_weights,
+    with_classifier,
+)
+from regraft.spec import InputSpec, Interpolation
+
+_RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_LARGEST = 1 << 21  # pixels on a side
+
+
+def open_image(folder: Path, fields: dict[str, Any], weights: Path | None, request: Request) -> Source:
+    """An image encoder of transformers as a source.
+
+    Args:
+        folder: with `config.json` and, for the input, `preprocessor_config.json`.
+        fields: of the config.
+        weights: the file or index of files; None where only the architecture is wanted.
+        request: what the user asked for.
+
+    Raises:
+        SourceError: a kind of network that is not read, or weights that do not fit.
+    """
+    kind = image_class(fields, str(folder)).__name__
+    arch, arch_args = f"hf:{kind}", {"config": fields}
+    spec = request.input_or(input_of(folder, fields))
+    if weights is None:
+        model, _ = build(arch, arch_args, seed=request.seed)
+        return make_source(request.uri, arch, arch_args, model, spec, classes=class_names(fields))
+    model, pooler, report = _filled(fields, weights)
+    if not pooler:
+        arch_args |= {"pooler": False}
+    return make_source(
+        request.uri,
+        arch,
+        arch_args,
+        model,
+        spec,
+        classes=class_names(fields) if "ForImageClassification" in kind else (),
+        licence=licence(folder),
+        origin=str(fields.get("_name_or_path") or ""),
+        report=report,
+    )
+
+
+def build_image(kind: type[nn.Module], fields: dict[str, Any], arch_args: dict[str, Any]) -> nn.Module:
+    """An image encoder with fresh weights; without its pooling layer where `arch_args` says so."""
+    settings = {} if arch_args.get("pooler", True) else {"add_pooling_layer": False}
+    with quiet():
+        return _as_network(kind(config_of(fields, kind.__name__), **settings))
+
+
+def image_class(fields: Mapping[str, Any], where: str) -> type[nn.Module]:
+    """The class that a config describes: with its classifier if that is what was saved.
+
+    Raises:
+        SourceError: it describes no image encoder.
+    """
+    if kind := with_classifier("IMAGE", fields, where):
+        return kind
+    bare = kinds("MODEL_MAPPING", fields, where)
+    if fields["model_type"] not in model_types("IMAGE") or not bare:
+        raise SourceError(
+            f"{where} is a network of the kind {fields['model_type']!r}, expected an image encoder of transformers "
+            "(vit, convnext, dinov2, beit, swin, resnet and others) or a text encoder (bert, roberta, gpt2 and "
+            "others), for example load_source('hf:facebook/dinov2-base')"
+        )
+    return bare[0]
+
+
+class ImageEncoder(nn.Module):
+    """Mixed into a class of transformers: pixels in, one tensor out; all names stay transformers' own."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) to logits (B, K), or to features (B, D)."""
+        found = super().forward(pixel_values=pixels)  # type: ignore[misc]
+        if getattr(found, "logits", None) is not None:
+            return found.logits
+        if getattr(found, "pooler_output", None) is not None:
+            return found.pooler_output.flatten(1)
+        return _pooled(found.last_hidden_state)
+
+
+def _pooled(hidden: torch.Tensor) -> torch.Tensor:
+    """The mean over places: (B, L, D) or (B, D, H, W) to (B, D)."""
+    return hidden.mean(1) if hidden.dim() == 3 else hidden.mean((2, 3))
+
+
+def _as_network(model: nn.Module) -> nn.Module:
+    base = type(model)
+    model.__class__ = type(base.__name__, (ImageEncoder, base), {"__module__": base.__module__})
+    return model
+
+
+def _filled(fields: Mapping[str, Any], weights: Path) -> tuple[nn.Module, bool, LoadReport]:
+    """The network with its weights; whether it has a pooler; and what became of every tensor."""
+    kind = image_class(fields, str(weights))
+    tensors = read_weights(kind, fields, weights)
+    model, report = loaded(kind, fields, tensors, weights)
+    # Self-supervised encoders are saved without the layer that pools their class token; a random one is of no use.
+    pooler = not any(name.startswith("pooler.") for name in report.missing)
+    if not pooler:
+        model, report = loaded(kind, fields, tensors, weights, add_pooling_layer=False)
+    check_fit(kind, report, weights)
+    return _as_network(model), pooler, report
+
+
+def input_of(folder: Path, fields: Mapping[str, Any]) -> InputSpec | None:
+    """The input that a folder's preprocessor describes; None where there is no preprocessor.
+
+    Raises:
+        SourceError: it describes none that makes sense.
+    """
+    settings = _preprocessor(folder)
+    if settings is None:
+        return None
+    try:
+        return _input(settings, int(fields.get("num_channels") or 3))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+        raise SourceError(
+            f"{folder / 'preprocessor_config.json'} lacks something or has a wrong value: {error!r}. Copy it again, or "
+            "say the input yourself: load_source(uri, input=InputSpec(size=(3, 224, 224)))"
+        ) from error
+
+
+def _preprocessor(folder: Path) -> dict[str, Any] | None:
+    if (folder / "preprocessor_config.json").is_file():
+        return read_json(folder / "preprocessor_config.json")
+    if (folder / "processor_config.json").is_file():
+        inner = read_json(folder / "processor_config.json").get("image_processor")
+        return inner if isinstance(inner, dict) else None
+    return None
+
+
+def _input(settings: Mapping[str, Any], channels: int) -> InputSpec:
+    """As transformers' image processors read these fields."""
+    (height, width), resized, squashed = _sizes(settings)
+    if not all(1 <= side <= _LARGEST for side in (height, width, resized)):
+        raise ValueError(f"sizes {height}, {width}, {resized}")
+    mean, std = _scaling(settings, channels)
+    return InputSpec(
+        size=(channels, height, width),
+        mean=mean,
+        std=std,
+        interpolation=_RESAMPLE.get(settings.get("resample", 2), "bicubic"),
+        crop_pct=min(min(height, width) / resized, 1.0),
+        crop_mode="squash" if squashed else "center",
+        channel_order="BGR" if settings.get("do_flip_channel_order") else "RGB",
+    )
+
+
+def _sizes(settings: Mapping[str, Any]) -> tuple[tuple[int, int], int, bool]:
+    """(height, width) of the network's input, the side resized to before cropping, whether the shape is squashed."""
+    size, crop = _sides(settings["size"]), settings.get("crop_size")
+    by_edge = isinstance(settings["size"], Mapping) and "shortest_edge" in settings["size"]
+    if "crop_pct" in settings and by_edge:  # ConvNeXt's rule: from 384 on, the whole picture is squashed
+        return (size, int(size[0] / settings["crop_pct"]), False) if size[0] < 384 else (size, size[0], True)
+    if settings.get("do_center_crop") and crop:
+        return _sides(crop), min(size), False
+    return size, min(size), not by_edge
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    if isinstance(size, Mapping):
+        edge = size.get("shortest_edge")
+        return (int(edge), int(edge)) if edge else (int(size["height"]), int(size["width"]))
+    height, width = size if isinstance(size, list) else (size, size)
+    return int(height), int(width)
+
+
+def _scaling(settings: Mapping[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std for pixels of 0..1, where the settings speak of pixels times `rescale_factor`."""
+    factor = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255.0
+    offset = 1.0 if settings.get("rescale_offset") else 0.0
+    normal = settings.get("do_normalize", True)
+    mean = _numbers(settings["image_mean"] if normal else 0.0, channels)
+    std = _numbers(settings["image_std"] if normal else 1.0, channels)
+    if not all(deviation > 0 for deviation in std):
+        raise ValueError(f"image_std {std}")
+    return tuple(_rounded((m + offset) / factor) for m in mean), tuple(_rounded(s / factor) for s in std)
+
+
+def _numbers(values: Any, channels: int) -> tuple[float, ...]:
+    numbers = tuple(map(float, values)) if isinstance(values, list) else (float(values),) * channels
+    if len(numbers) != channels:
+        raise ValueError(f"{len(numbers)} numbers for {channels} channels")
+    return numbers
+
+
+def _rounded(value: float) -> float:
+    """Without the last digits, which multiplying by 255 and by its inverse leaves behind."""
+    return round(value, 9)

@@ -1,0 +1,197 @@
+"""Text encoders and decoders of Hugging Face's transformers, from folders in its layout or sentence-transformers'.
+
+B texts, L tokens, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from regraft.errors import SourceError
+from regraft.source.arch import build
+from regraft.source.pooling import Pooling, UnitLength
+from regraft.source.request import Request
+from regraft.source.sentence_folder import Reading, reading, transformer_folder
+from regraft.source.source import Source, make_source
+from regraft.source.tokenizer_files import tokenizer_of
+from regraft.source.transformers_hub import (
+    check_fit,
+    class_names,
+    config_of,
+    kinds,
+    licence,
+    loaded,
+    model_types,
+    quiet,
+    read_weights,
+    with_classifier,
+)
+from regraft.spec import TextSpec
+
+_LENGTH = 512  # of networks that know no longest text
+# What a checkpoint may have switched on and a network for one pass over whole texts has no use for.
+_SETTINGS = {"use_cache": False, "return_dict": True, "output_attentions": False, "output_hidden_states": False}
+
+
+def is_text(fields: Mapping[str, Any]) -> bool:
+    """Whether a config describes a network that reads text and nothing else."""
+    return fields["model_type"] in model_types("MASKED_LM", "CAUSAL_LM", "TEXT_ENCODING") - model_types("IMAGE")
+
+
+def open_text(folder: Path, fields: dict[str, Any], weights: Path | None, request: Request) -> Source:
+    """A text encoder or decoder of transformers as a source.
+
+    Args:
+        folder: with `config.json` and a tokenizer, or with sentence-transformers' `modules.json`.
+        fields: of the config.
+        weights: the file or index of files; None where only the architecture is wanted.
+        request: what the user asked for.
+
+    Raises:
+        SourceError: a kind of network that is not read, weights that do not fit, or no tokenizer.
+    """
+    fields = fields | _SETTINGS
+    if request.input is not None and not isinstance(request.input, TextSpec):
+        raise request.wrong_input("text")
+    kind, how = text_class(fields, str(folder)), reading(folder)
+    arch, arch_args = f"hf:{kind.__name__}", _arch_args(kind, fields, how)
+    classes = class_names(fields) if _classifies(kind) else ()
+    if weights is None:
+        model, report = build(arch, arch_args, seed=request.seed)[0], None
+    else:
+        tensors = read_weights(kind, fields, weights)
+        model, report = loaded(kind, fields, tensors, weights, **_without_pooler(kind))
+        check_fit(kind, report, weights)
+        model = _as_network(model, arch_args)
+    return make_source(
+        request.uri,
+        arch,
+        arch_args,
+        model,
+        request.input or _input(transformer_folder(folder), model, how),
+        classes=classes,
+        licence=licence(folder),
+        origin=str(fields.get("_name_or_path") or "") if weights else "",
+        report=report,
+    )
+
+
+def build_text(kind: type[nn.Module], fields: dict[str, Any], arch_args: dict[str, Any]) -> nn.Module:
+    """A text encoder or decoder with fresh weights, read out as `arch_args` says."""
+    with quiet():
+        return _as_network(kind(config_of(fields, kind.__name__), **_without_pooler(kind)), arch_args)
+
+
+def text_class(fields: Mapping[str, Any], where: str) -> type[nn.Module]:
+    """The class that a config describes: with its classifier if that is what was saved.
+
+    Raises:
+        SourceError: it describes an encoder with a decoder.
+    """
+    both = fields.get("is_encoder_decoder")
+    if not both and (kind := with_classifier("SEQUENCE", fields, where)):
+        return kind
+    bare = kinds("MODEL_FOR_TEXT_ENCODING_MAPPING", fields, where)  # T5's encoder alone
+    bare = bare or (() if both else kinds("MODEL_MAPPING", fields, where))
+    if not bare:
+        raise SourceError(
+            f"{where} is a network of the kind {fields['model_type']!r}, which reads one text and writes another; "
+            "expected an encoder (bert, distilbert, roberta, mpnet and others) or a decoder (gpt2 and others), for "
+            "example load_source('hf:sentence-transformers/all-MiniLM-L6-v2')"
+        )
+    return bare[0]
+
+
+def _arch_args(kind: type[nn.Module], fields: dict[str, Any], how: Reading) -> dict[str, Any]:
+    if _classifies(kind):
+        return {"config": fields}
+    pooling = how.pooling or (("lasttoken",) if _decodes(fields) else ("mean",))
+    return {"config": fields, "pooling": list(pooling), "normalise": how.normalise}
+
+
+def _classifies(kind: type[nn.Module]) -> bool:
+    return kind.__name__.endswith("ForSequenceClassification")
+
+
+def _decodes(fields: Mapping[str, Any]) -> bool:
+    """Whether a token sees only what stands before it."""
+    return fields["model_type"] in model_types("CAUSAL_LM") - model_types("MASKED_LM", "TEXT_ENCODING")
+
+
+def _without_pooler(kind: type[nn.Module]) -> dict[str, bool]:
+    """BERT's layer on the class token was trained to tell neighbouring sentences, and is no part of pooling."""
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
+
+
+class TextEncoder(nn.Module):
+    """Mixed into a class of transformers: token ids in, one row per text out; names stay transformers' own."""
+
+    pooling: nn.Module
+    unit_length: nn.Module
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, L) ids and (B, L) ones and zeros to features (B, D)."""
+        hidden = super().forward(input_ids=ids, attention_mask=mask).last_hidden_state  # type: ignore[misc]
+        return self.unit_length(self.pooling(hidden, mask))
+
+
+class TextClassifier(nn.Module):
+    """Mixed into a class of transformers with a classifier: token ids in, logits out."""
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, L) ids and (B, L) ones and zeros to logits (B, K)."""
+        return super().forward(input_ids=ids, attention_mask=mask).logits  # type: ignore[misc]
+
+
+class DecoderClassifier(nn.Module):
+    """As `TextClassifier`; the last token is told by the mask, where transformers reads the ids a second time."""
+
+    base_model: nn.Module
+    pooling: nn.Module
+    score: nn.Module
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, L) ids and (B, L) ones and zeros to logits (B, K)."""
+        hidden = self.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return self.score(self.pooling(hidden, mask))
+
+
+def _as_network(model: nn.Module, arch_args: Mapping[str, Any]) -> nn.Module:
+    base = type(model)
+    mixin: type[nn.Module] = TextClassifier
+    if not _classifies(base):
+        mixin = TextEncoder
+        model.pooling = Pooling(arch_args["pooling"])
+        model.unit_length = UnitLength() if arch_args["normalise"] else nn.Identity()
+    elif hasattr(model, "score"):
+        mixin = DecoderClassifier
+        model.pooling = Pooling(["lasttoken"])
+    model.__class__ = type(base.__name__, (mixin, base), {"__module__": base.__module__})
+    return model
+
+
+def _input(folder: Path, model: nn.Module, how: Reading) -> TextSpec:
+    """The tokenizer beside the weights, and the longest text that all parts can take."""
+    vocabulary, longest = tokenizer_of(folder, _words(model), lowercase=how.lowercase)
+    lengths = (longest, _positions(model), how.length, _LENGTH if how.length is None else None)
+    return TextSpec(vocabulary, length=min(length for length in lengths if length is not None))
+
+
+def _words(model: nn.Module) -> int:
+    """How many different tokens the network has rows for."""
+    table = model.get_input_embeddings()  # type: ignore[operator]
+    return table.num_embeddings
+
+
+def _positions(model: nn.Module) -> int | None:
+    """How many places the network tells apart; RoBERTa's kind begins to count after its padding token."""
+    for name, table in model.named_modules():
+        if isinstance(table, nn.Embedding) and name.rpartition(".")[2] in ("position_embeddings", "wpe"):
+            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    found = getattr(model.config, "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
