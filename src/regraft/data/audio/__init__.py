@@ -4,7 +4,7 @@ In: encoded bytes. Out: a `Sound`, and from it the one row that an `AudioSpec` a
 Law: the same recording, spec, view and key give the same row.
 """
 
-from regraft.data.audio.sound import SOUND_SUFFIXES, Quality, Sound, open_sound, quality, see_sound
+from regraft.data.audio.sound import SOUND_SUFFIXES, Quality, Sound, open_sound, quality
 from regraft.data.audio.transform import AudioTransform
 
-__all__ = ["SOUND_SUFFIXES", "AudioTransform", "Quality", "Sound", "open_sound", "quality", "see_sound"]
+__all__ = ["SOUND_SUFFIXES", "AudioTransform", "Quality", "Sound", "open_sound", "quality"]

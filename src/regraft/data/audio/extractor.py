@@ -8,6 +8,7 @@ Shape letters: T samples.
 from __future__ import annotations
 
 import json
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from regraft.errors import MissingExtra, SourceError
 
 # Each gives rows of one shape, whatever the recording: a stranger's JSON names no other class.
 EXTRACTORS = ("ASTFeatureExtractor", "WhisperFeatureExtractor")
+_SHORTEST = 0.025  # seconds: one window of the Fourier transform
 
 
 def extract(config: str, samples: np.ndarray, rate: int) -> np.ndarray:
@@ -31,8 +33,10 @@ def extract(config: str, samples: np.ndarray, rate: int) -> np.ndarray:
         SourceError: the config names no extractor that is known here.
         MissingExtra: transformers is not installed.
     """
-    found = _extractor(config)(samples, sampling_rate=rate, return_tensors="np")
-    return np.asarray(found[_extractor(config).model_input_names[0]][0], np.float32)
+    extractor = _extractor(config)
+    samples = np.pad(samples, (0, max(0, round(_SHORTEST * rate) - len(samples))))
+    found = extractor(samples, sampling_rate=rate, return_tensors="np")
+    return np.asarray(found[extractor.model_input_names[0]][0], np.float32)
 
 
 @lru_cache(maxsize=8)
@@ -48,4 +52,6 @@ def _extractor(config: str) -> Any:
         import transformers
     except ImportError as error:
         raise MissingExtra("transformers", "hf", f"prepare recordings with {kind}") from error
-    return getattr(transformers, kind).from_dict(settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # AST's own filters are narrower than its bins: it was trained with them
+        return getattr(transformers, kind).from_dict(settings)

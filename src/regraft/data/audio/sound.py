@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.data.picture import BadPicture
+from regraft.data.bad import BadExample
 from regraft.errors import MissingExtra
 
 SOUND_SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"))
@@ -64,7 +64,7 @@ def open_sound(content: bytes) -> Sound:
         content: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF or AU; integers or floats.
 
     Raises:
-        BadPicture: nothing there, no sound, an end that is missing, a header that claims too much, or samples that
+        BadExample: nothing there, no sound, an end that is missing, a header that claims too much, or samples that
             are no numbers.
         MissingExtra: soundfile is not installed.
     """
@@ -72,27 +72,10 @@ def open_sound(content: bytes) -> Sound:
         claimed = file.frames
         channels = file.read(dtype="float32", always_2d=True)  # (T, K)
     if len(channels) < claimed:
-        raise BadPicture("truncated", f"it ends after {len(channels):,} of {claimed:,} samples")
+        raise BadExample("truncated", f"it ends after {len(channels):,} of {claimed:,} samples")
     if not np.isfinite(channels).all():
-        raise BadPicture("unreadable", "some of its samples are no finite numbers")
+        raise BadExample("unreadable", "some of its samples are no finite numbers")
     return Sound(np.ascontiguousarray(channels.mean(1, dtype=np.float32)), file.samplerate)
-
-
-def see_sound(content: bytes) -> tuple[int, int]:
-    """(samples, rate) from the header, having seen that there is an end; nothing else is decoded.
-
-    Args:
-        content: as in `open_sound`.
-
-    Raises:
-        BadPicture: as in `open_sound`, but for samples that are no numbers.
-        MissingExtra: soundfile is not installed.
-    """
-    with _opened(content) as file:
-        file.seek(file.frames - 1)
-        if len(file.read(1)) == 0:
-            raise BadPicture("truncated", f"it ends before the {file.frames:,} samples that its header claims")
-        return file.frames, file.samplerate
 
 
 def quality(sound: Sound) -> Quality:
@@ -118,7 +101,7 @@ def _soundfile() -> ModuleType:
 def _opened(content: bytes) -> Iterator[Any]:
     """The decoder behind a header that makes sense; its errors become ours."""
     if not content:
-        raise BadPicture("empty file", "it has no bytes")
+        raise BadExample("empty file", "it has no bytes")
     soundfile = _soundfile()
     _check_riff(content)
     try:
@@ -126,23 +109,23 @@ def _opened(content: bytes) -> Iterator[Any]:
             _check_header(file)
             yield file
     except soundfile.LibsndfileError as error:
-        if content[:4] in (b"RIFF", b"fLaC", b"OggS", b"FORM", b".snd") or content[:3] == b"ID3":
-            raise BadPicture("truncated", "it does not decode to its end") from error
-        raise BadPicture("unreadable", "it is not a recording in a known format") from error
+        known = content.startswith((b"RIFF", b"fLaC", b"OggS", b"FORM", b".snd", b"ID3"))
+        detail = "it is damaged, or its end is missing" if known else "it is not a recording in a known format"
+        raise BadExample("unreadable", detail) from error
 
 
 def _check_header(file: Any) -> None:
     if file.format not in _FORMATS:
-        raise BadPicture("unreadable", f"it is {file.format}, expected one of {', '.join(_FORMATS)}")
+        raise BadExample("unreadable", f"it is {file.format}, expected one of {', '.join(_FORMATS)}")
     if file.frames * file.channels > _MOST_VALUES or file.channels > _MOST_CHANNELS:
         detail = (
             f"its header claims {file.frames:,} samples of {file.channels} channels; at most {_MOST_VALUES:,} are read"
         )
-        raise BadPicture("too large", detail)
+        raise BadExample("too large", detail)
     if not _RATES[0] <= file.samplerate < _RATES[1]:
-        raise BadPicture("unreadable", f"its header claims {file.samplerate} samples per second")
+        raise BadExample("unreadable", f"its header claims {file.samplerate} samples per second")
     if file.frames < 1:
-        raise BadPicture("empty file", "it has no samples")
+        raise BadExample("empty file", "it has no samples")
 
 
 def _check_riff(content: bytes) -> None:
@@ -155,6 +138,6 @@ def _check_riff(content: bytes) -> None:
         if name == b"data":
             have = len(content) - place - 8
             if size not in _OPEN_END and size > have:
-                raise BadPicture("truncated", f"it holds {have:,} of the {size:,} bytes that its header claims")
+                raise BadExample("truncated", f"it holds {have:,} of the {size:,} bytes that its header claims")
             return
         place += 8 + size + size % 2

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import ClassVar
 
 import numpy as np
 
@@ -28,7 +27,8 @@ class AudioTransform:
     """Cuts or pads, resamples and lays out as the source was trained; the same recording always gives the same row.
 
     View 0 is plain: of a recording that is longer than the window its middle, since recordings tend to begin and end
-    in silence; a shorter one from its start, with silence after it, as speech networks were trained. Each view k > 0
+    in silence. A shorter one lies in the middle of a picture, which aligns recordings better than their beginnings do
+    (docs/audio.md has figures), and before the silence for other networks, as those were trained. Each view k > 0
     shifts it in time (a longer recording shows another part), changes its gain, adds noise, and masks bands of
     frequency and stretches of time in pictures (SpecAugment: Park et al., 2019, arXiv:1904.08779, without warping).
 
@@ -44,7 +44,11 @@ class AudioTransform:
 
     spec: AudioSpec
     view: int = 0
-    ragged: ClassVar[bool] = False
+
+    @property
+    def ragged(self) -> bool:
+        """All rows are of one length."""
+        return False
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -69,10 +73,8 @@ class AudioTransform:
             sound: the recording.
             key: the example's content key; views above 0 depend on it.
         """
-        window = round(self.spec.samples * sound.rate / self.spec.rate)
         chosen = seeded(key, self.view) if self.view else None
-        start = shifted(len(sound.samples), window, chosen) if chosen else max(0, (len(sound.samples) - window) // 2)
-        samples = self._cut(sound, start, window)
+        samples = self._cut(sound, chosen)
         if chosen:
             samples = louder_and_noisy(samples, chosen)
         if self.spec.normalise:
@@ -80,8 +82,11 @@ class AudioTransform:
         row = self._laid_out(samples)
         return masked(row, chosen) if chosen and self.spec.picture else row
 
-    def _cut(self, sound: Sound, start: int, window: int) -> np.ndarray:
-        """The part under a window, at the network's rate; a start below 0 leaves silence before it."""
+    def _cut(self, sound: Sound, chosen: np.random.Generator | None) -> np.ndarray:
+        """The part under the window, at the network's rate; where it begins before the sound, silence comes first."""
+        window = round(self.spec.samples * sound.rate / self.spec.rate)
+        spare = len(sound.samples) - window
+        start = shifted(spare, window, chosen) if chosen else spare // 2 if self.spec.picture else max(0, spare // 2)
         part = sound.samples[max(0, start) : start + window]
         before = np.zeros(max(0, -start), np.float32)
         return _resampled(np.concatenate([before, part]), sound.rate, self.spec.rate)[: self.spec.samples]

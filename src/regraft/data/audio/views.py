@@ -21,16 +21,15 @@ def seeded(key: str, view: int) -> np.random.Generator:
     return np.random.default_rng(int(digest_bytes(f"{key}:{view}".encode())[:32], 16))
 
 
-def shifted(length: int, window: int, chosen: np.random.Generator) -> int:
+def shifted(spare: int, window: int, chosen: np.random.Generator) -> int:
     """Where a window of a recording begins; below 0, there is silence before it.
 
     Args:
-        length: samples of the recording.
+        spare: samples that the recording has more than the window; negative if it is shorter.
         window: samples of the window.
         chosen: random numbers.
     """
-    slack = round(_SHIFT * min(length, window))
-    spare = length - window
+    slack = round(_SHIFT * min(window, window + spare))
     return int(chosen.integers(min(0, spare) - slack, max(0, spare) + slack, endpoint=True))
 
 
