@@ -27,6 +27,7 @@ from regraft.source.transformers_hub import (
     class_names,
     config_of,
     kinds,
+    library,
     licence,
     loaded,
     quiet,
@@ -105,9 +106,7 @@ def audio_class(fields: Mapping[str, Any], where: str) -> type[nn.Module]:
     classifier = with_classifier("AUDIO", fields, where)
     if classifier or fields["model_type"] != "whisper":
         return classifier or kinds("MODEL_MAPPING", fields, where)[0]
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-    return WhisperEncoder
+    return library().models.whisper.modeling_whisper.WhisperEncoder
 
 
 class AudioEncoder(nn.Module):
