@@ -6,7 +6,13 @@ import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
-from regraft.data import Dataset, Example
+import pytest
+
+pytest.importorskip("soundfile")
+
+from sounds import encoded, tone
+
+from regraft.data import Dataset, Example, Problem, read
 from regraft.data.audio.speakers import speaker_problems, speakers
 from regraft.data.locate import FileLocator
 
@@ -31,6 +37,10 @@ def files(pattern: str, *, test: Iterable[str] = WHO, train: Iterable[str] = WHO
     ]
 
 
+def problems(data: Dataset) -> list[Problem]:
+    return speaker_problems(data.name, data.classes, data.examples)
+
+
 def test_names_of_several_kinds_reveal_speakers() -> None:
     for pattern in ("{label}_{who}_{i}.wav", "{who}-take{i}.flac", "{i:03}.{who}.{label}.ogg", "{who}/{i}.wav"):
         found = speakers(dataset(files(pattern)))
@@ -40,13 +50,13 @@ def test_names_of_several_kinds_reveal_speakers() -> None:
 
 def test_speakers_in_one_split_each_are_no_problem() -> None:
     apart = dataset(files("{label}_{who}_{i}.wav", train=WHO[:2], test=WHO[2:]))
-    assert speakers(apart).names == WHO and speakers(apart).shared == () and speaker_problems(apart) == []
+    assert speakers(apart).names == WHO and speakers(apart).shared == () and problems(apart) == []
 
 
 def test_those_in_several_are_named_with_their_splits() -> None:
-    (problem,) = speaker_problems(dataset(files("{label}_{who}_{i}.wav", train=WHO, test=WHO[2:])))
+    (problem,) = problems(dataset(files("{label}_{who}_{i}.wav", train=WHO, test=WHO[2:])))
     assert problem.kind == "speakers in several splits" and problem.name == "words"
-    assert "1 of 3 speakers (carl) are heard in train and test" in problem.detail
+    assert "1 of 3 speakers (carl) are heard in train, test;" in problem.detail
 
 
 def test_numbers_classes_and_what_hardly_repeats_are_no_speakers() -> None:
@@ -65,8 +75,20 @@ def test_one_speaker_of_one_word_does_not_hide_the_others() -> None:
     assert speakers(dataset([*files("{who}_{i}.wav"), once])).names == (*WHO, "dora")
 
 
+def test_reading_warns_of_them(tmp_path: Path) -> None:
+    for i, name in enumerate(files("{label}_{who}_{i}.wav")):
+        path = tmp_path / "words" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(tone(300 + i).samples))
+    kinds = [problem.kind for problem in read(str(tmp_path / "words")).problems]
+    assert kinds.count("speakers in several splits") == 1
+
+
 def test_spoken_digits(shared_data: Path) -> None:
-    root = shared_data / "datasets" / "spoken_digits"
-    names = [path.relative_to(root).as_posix() for path in sorted(root.glob("*/*/*.wav"))]
-    found = speakers(dataset(names, tuple("0123456789")))
+    data = read(shared_data / "datasets" / "spoken_digits")
+    found = speakers(data)
     assert found.names == found.shared == ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+    (problem,) = data.problems
+    assert "6 of 6 speakers (george, jackson, lucas, nicolas, theo, …) are heard in train and val and test" in str(
+        problem
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.data.arrays import list_arrays, list_digits
+from regraft.data.audio.speakers import speaker_problems
 from regraft.data.check import fatal, notes, unusable
 from regraft.data.dataset import Dataset, Example, Problem
 from regraft.data.examine import Seen, examine
@@ -65,8 +66,10 @@ def read(
     wrong += fatal(classes, examples, shown, medium.noun)
     if wrong:
         raise DataError("\n".join(wrong))
-    problems = (*bad, *listing.notes, *notes(classes, examples, medium))
-    return Dataset(listing.name, classes, examples, problems, listing.modality)
+    problems = [*bad, *listing.notes, *notes(classes, examples, medium)]
+    if listing.modality == "audio":
+        problems += speaker_problems(listing.name, classes, examples)
+    return Dataset(listing.name, classes, examples, tuple(problems), listing.modality)
 
 
 def _examples(

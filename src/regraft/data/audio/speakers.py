@@ -35,8 +35,10 @@ class Speakers:
 
 
 def speakers(dataset: Dataset) -> Speakers:
-    """Finds the part of the file names that tells speakers: it holds a letter, takes few values, and nearly
-    all of them occur in several classes (`7_george_12.wav`, `yes/spk03_take2.wav`, `yes/anna/0001.wav`).
+    """Finds the part of the file names that tells speakers.
+
+    It holds a letter, takes few values, and nearly all of them occur in several classes: `7_george_12.wav`,
+    `yes/spk03-take2.wav`, `yes/anna/0001.wav`.
 
     Args:
         dataset: recordings; nothing of them is opened.
@@ -44,25 +46,35 @@ def speakers(dataset: Dataset) -> Speakers:
     Returns:
         The speakers; none where the names are not built alike, or no part of them fits.
     """
-    parts = [_parts(example, dataset.classes) for example in dataset.examples]
-    if len({len(words) for words in parts}) != 1:
-        return Speakers()
-    found = [words for words in zip(*parts, strict=True) if _tells_speakers(words, dataset.examples)]
-    return _speakers(min(found, key=lambda words: len(set(words))), dataset.examples) if found else Speakers()
+    return _speakers_of(dataset.classes, dataset.examples)
 
 
-def speaker_problems(dataset: Dataset) -> list[Problem]:
-    """A warning, if speakers are heard in more than one split; empty otherwise."""
-    found = speakers(dataset)
+def speaker_problems(name: str, classes: tuple[str, ...], examples: Sequence[Example]) -> list[Problem]:
+    """A warning, if speakers are heard in more than one split; empty otherwise.
+
+    Args:
+        name: of the dataset, for people.
+        classes: class names.
+        examples: recordings.
+    """
+    found = _speakers_of(classes, examples)
     if not found.shared:
         return []
     shown = ", ".join(found.shared[:_SHOWN]) + (", …" if len(found.shared) > _SHOWN else "")
     where = [split for split in SPLITS if any(split in heard for heard in found.splits if len(heard) > 1)]
     detail = (
         f"by the file names, {len(found.shared)} of {len(found.names)} speakers ({shown}) are heard in "
-        f"{' and '.join(where)}; the accuracy says little about new voices. Put each speaker into one split"
+        f"{', '.join(where)}; the accuracy says little about new voices. Put each into one split: folders, or a column split"
     )
-    return [Problem("speakers in several splits", dataset.name, detail)]
+    return [Problem("speakers in several splits", name, detail)]
+
+
+def _speakers_of(classes: tuple[str, ...], examples: Sequence[Example]) -> Speakers:
+    parts = [_parts(example, classes) for example in examples]
+    if len({len(words) for words in parts}) != 1:
+        return Speakers()
+    found = [words for words in zip(*parts, strict=True) if _tells_speakers(words, examples)]
+    return _speakers(min(found, key=lambda words: len(set(words))), examples) if found else Speakers()
 
 
 def _parts(example: Example, classes: tuple[str, ...]) -> tuple[str, ...]:
