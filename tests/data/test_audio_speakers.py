@@ -89,6 +89,4 @@ def test_spoken_digits(shared_data: Path) -> None:
     found = speakers(data)
     assert found.names == found.shared == ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
     (problem,) = data.problems
-    assert "6 of 6 speakers (george, jackson, lucas, nicolas, theo, …) are heard in train and val and test" in str(
-        problem
-    )
+    assert "6 of 6 speakers (george, jackson, lucas, nicolas, theo, …) are heard in train, val, test;" in str(problem)

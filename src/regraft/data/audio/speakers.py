@@ -64,7 +64,7 @@ def speaker_problems(name: str, classes: tuple[str, ...], examples: Sequence[Exa
     where = [split for split in SPLITS if any(split in heard for heard in found.splits if len(heard) > 1)]
     detail = (
         f"by the file names, {len(found.shared)} of {len(found.names)} speakers ({shown}) are heard in "
-        f"{', '.join(where)}; the accuracy says little about new voices. Put each into one split: folders, or a column split"
+        f"{', '.join(where)}; the accuracy says little about new voices. Put each speaker into one split"
     )
     return [Problem("speakers in several splits", name, detail)]
 
