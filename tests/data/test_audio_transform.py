@@ -214,6 +214,23 @@ def test_views_of_a_long_recording_show_other_parts() -> None:
     assert len(shown) > 4
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(0.3, 1), (1.0, 1), (1.01, 2), (2.0, 2), (2.5, 3)])
+def test_windows_cover_the_whole_recording(seconds: float, count: int) -> None:
+    sound = noise(seconds)
+    rows = AudioTransform(SAMPLES, view=3).windows(sound)
+    assert rows.shape == (count, RATE)
+    seen = {float(sample) for row in rows for sample in row}
+    assert seen >= {float(sample) for sample in sound.samples}
+    if count == 1:
+        assert np.array_equal(rows[0], AudioTransform(SAMPLES)(sound))
+    else:
+        assert np.array_equal(rows[0], sound.samples[:RATE]) and np.array_equal(rows[-1], sound.samples[-RATE:])
+
+
+def test_windows_of_pictures_are_pictures() -> None:
+    assert AudioTransform(PICTURE).windows(noise(2.2)).shape == (3, *PICTURE.size)
+
+
 def test_views_of_pictures_have_masks() -> None:
     views = [AudioTransform(PICTURE, v)(noise(1.0), "k")[0] for v in range(1, 20)]
     bands = sum(bool((view.std(1) == 0).any()) for view in views)

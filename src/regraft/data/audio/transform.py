@@ -5,7 +5,8 @@ Shape letters: T samples, C channels, H height, W width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
@@ -74,7 +75,39 @@ class AudioTransform:
             key: the example's content key; views above 0 depend on it.
         """
         chosen = seeded(key, self.view) if self.view else None
-        samples = self._cut(sound, chosen)
+        window, spare = self._window(sound)
+        middle = spare // 2 if self.spec.picture else max(0, spare // 2)
+        return self._row(sound, shifted(spare, window, chosen) if chosen else middle, chosen)
+
+    def windows(self, sound: Sound) -> np.ndarray:
+        """The whole of a recording, plain: as few windows as cover it, evenly spread.
+
+        A prediction for a long recording is the mean of the probabilities over its windows.
+
+        Args:
+            sound: the recording.
+
+        Returns:
+            Rows (W, *size); of a recording that fits into one window, the one row of view 0.
+
+        Example:
+            >>> minute = Sound(np.zeros(480_000, np.float32), rate=8000)
+            >>> AudioTransform(AudioSpec(rate=8000, samples=80_000)).windows(minute).shape
+            (6, 80000)
+        """
+        window, spare = self._window(sound)
+        if spare <= 0:
+            return replace(self, view=0)(sound)[None]
+        starts = np.linspace(0, spare, 1 + math.ceil(spare / window)).round().astype(int).tolist()
+        return np.stack([self._row(sound, start, None) for start in starts])
+
+    def _window(self, sound: Sound) -> tuple[int, int]:
+        """Its samples at the recording's rate, and how many more the recording has; negative if it is shorter."""
+        window = round(self.spec.samples * sound.rate / self.spec.rate)
+        return window, len(sound.samples) - window
+
+    def _row(self, sound: Sound, start: int, chosen: np.random.Generator | None) -> np.ndarray:
+        samples = self._cut(sound, start)
         if chosen:
             samples = louder_and_noisy(samples, chosen)
         if self.spec.normalise:
@@ -82,11 +115,9 @@ class AudioTransform:
         row = self._laid_out(samples)
         return masked(row, chosen) if chosen and self.spec.picture else row
 
-    def _cut(self, sound: Sound, chosen: np.random.Generator | None) -> np.ndarray:
+    def _cut(self, sound: Sound, start: int) -> np.ndarray:
         """The part under the window, at the network's rate; where it begins before the sound, silence comes first."""
-        window = round(self.spec.samples * sound.rate / self.spec.rate)
-        spare = len(sound.samples) - window
-        start = shifted(spare, window, chosen) if chosen else spare // 2 if self.spec.picture else max(0, spare // 2)
+        window, _ = self._window(sound)
         part = sound.samples[max(0, start) : start + window]
         before = np.zeros(max(0, -start), np.float32)
         return _resampled(np.concatenate([before, part]), sound.rate, self.spec.rate)[: self.spec.samples]
