@@ -23,18 +23,21 @@ from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import open_timm, timm_names
 from regraft.source.torchvision_hub import open_torchvision, torchvision_names
+from regraft.source.vector_file import VECTOR_FILES, is_vectors
+from regraft.source.word_vectors import open_vectors
 from regraft.spec import Spec
 
 Opener = Callable[[str, Request], Source]
 
 _WEB = ("https://", "http://")
 # Endings of files that hold a network or its weights.
-WEIGHT_FILES = (*SUFFIXES, INDEX, ".onnx", *KERAS_FILES, *ARCHIVES, *GRAPH_FILES)
+WEIGHT_FILES = (*SUFFIXES, INDEX, ".onnx", *KERAS_FILES, *ARCHIVES, *GRAPH_FILES, *VECTOR_FILES)
 SCHEMES: Registry[Opener] = Registry("kind of source", SourceError)
 SCHEMES.add("timm", open_timm)
 SCHEMES.add("torchvision", open_torchvision)
 SCHEMES.add("hf", open_hf)
 SCHEMES.add("regraft", open_embedded)
+SCHEMES.add("vectors", open_vectors)
 
 
 def load_source(
@@ -48,10 +51,10 @@ def load_source(
     """Open a pretrained network.
 
     Args:
-        uri: `timm:NAME`, `torchvision:NAME`, `hf:NAME_OR_FOLDER`, `regraft:NAME`, `python:pkg.mod:callable`
-            (random weights only), a scheme of another package, a folder with `config.json` and weights, a weight
-            file, a network's own file (.onnx, .keras, .caffemodel and others), an archive of a folder, or the
-            `https://` address of a file or an archive.
+        uri: `timm:NAME`, `torchvision:NAME`, `hf:NAME_OR_FOLDER`, `regraft:NAME`, `vectors:FILE` (word
+            vectors), `python:pkg.mod:callable` (random weights only), a scheme of another package, a folder with
+            `config.json` and weights, a weight file, a network's own file (.onnx, .keras, .caffemodel and others), an
+            archive of a folder, or the `https://` address of a file or an archive.
         arch: which architecture a bare weight file belongs to: `timm:NAME`, `torchvision:NAME` or
             `pkg.mod:callable`.
         input: what the network expects, where the source does not say it or says it wrongly.
@@ -97,6 +100,8 @@ def open_path(path: Path, request: Request) -> Source:
         return open_folder(path, request)
     if is_archive(path):
         return open_folder(unpacked(path), request)
+    if is_vectors(path):
+        return open_vectors(str(path), request)
     return open_checkpoint(path, request)
 
 

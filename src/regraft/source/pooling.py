@@ -76,7 +76,8 @@ class Pooling(nn.Module):
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """(B, L, D) and (B, L) of ones and zeros to (B, D times the number of ways)."""
         weights = mask.to(hidden.dtype)
-        return torch.cat([POOLINGS[way](hidden, weights) for way in self.ways], 1)
+        rows = [POOLINGS[way](hidden, weights) for way in self.ways]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
     def extra_repr(self) -> str:
         return ", ".join(self.ways)
