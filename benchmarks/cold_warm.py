@@ -33,7 +33,7 @@ def measure(name: str) -> list[str]:
     decoding = seconds_of(lambda: [pixels for _, pixels in decode(data, Transform(source.input))])
     batches = [pixels for _, pixels in decode(data, Transform(source.input))]
     traced = traced_source(source)
-    model = TapModel(traced, taps_wanted(traced), source.input.mean, source.input.std).eval()
+    model = TapModel(traced, taps_wanted(traced), source.input).eval()
     runtime = build(model, "openvino", "cpu", source.input.size).runtime
     runtime.run(batches[0])
     forward = seconds_of(lambda: [runtime.run(batch) for batch in batches])

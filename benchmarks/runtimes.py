@@ -26,6 +26,7 @@ from regraft.cache import Tap, TapModel
 from regraft.cache.openvino_cpu import OpenVINORuntime, openvino
 from regraft.cache.runtime import TorchRuntime
 from regraft.cut import trace
+from regraft.spec import InputSpec
 
 MODELS = ("resnet18", "mobilenetv2_100", "vit_tiny_patch16_224")
 SIZE = (3, 224, 224)
@@ -93,7 +94,7 @@ def measure(
     torch.manual_seed(0)
     network = timm.create_model(name).eval()
     traced = trace(network, torch.zeros(2, *SIZE))
-    model = TapModel(traced, [Tap("output")], (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).eval()
+    model = TapModel(traced, [Tap("output")], InputSpec((3, 224, 224))).eval()
     runs, converting = {}, {}
     for engine, build in engines.items():
         started = time.perf_counter()

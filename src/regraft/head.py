@@ -1,6 +1,7 @@
 """Heads: what a probe fits, what fine-tuning starts from, what a delivered model ends in.
 
-Every head takes one row of features for each example and ends in `weight` (K, F) and `bias` (K,).
+Every head takes one row of features for each example and ends in `weight` (K, F) and `bias` (K,). Layers on the places
+of texts take as many places as an example has: (N, L, C), with NaN beyond its end.
 
 Shape letters: N examples, D features, K classes, C channels, H height, W width, L places (pixels of an
 activation, or tokens), F what the last layer reads.
@@ -14,10 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
 
 # Layers before the linear one, and how wide they are where a recipe does not say.
 KINDS = {"linear": 0, "mlp": 256, "conv": 64, "lstm": 128, "attention": 0}
 NEED_PLACES = ("conv", "lstm", "attention")
+WITH_PLACES = ("NCHW", "NHWC", "NLC", "ragged")  # layouts of activations
 
 
 class LinearHead(nn.Module):
@@ -125,6 +128,8 @@ class Places(nn.Module):
 class AttentionPool(nn.Module):
     """A weighted mean of places, the weights by one learned query; at the start all places count alike.
 
+    Places that hold NaN have no weight.
+
     Args:
         channels: C.
     """
@@ -136,13 +141,15 @@ class AttentionPool(nn.Module):
     def forward(self, places: torch.Tensor) -> torch.Tensor:
         """(N, L, C) to (N, C)."""
         scores = places @ self.query / places.shape[2] ** 0.5  # (N, L)
-        return (scores.softmax(1)[:, None] @ places)[:, 0]
+        weights = scores.masked_fill(scores.isnan(), -torch.inf).softmax(1)
+        return (weights[:, None] @ places.nan_to_num(0.0))[:, 0]
 
 
 class LastState(nn.Module):
     """The state of an LSTM (Hochreiter and Schmidhuber, 1997) after the last step of a sequence.
 
-    Tokens are a sequence as they are; of a picture, each line from top to bottom is a step.
+    Tokens are a sequence as they are, up to the first that holds NaN; of a picture, each line from top to bottom is a
+    step.
 
     Args:
         step: numbers in a step.
@@ -156,7 +163,29 @@ class LastState(nn.Module):
 
     def forward(self, places: torch.Tensor) -> torch.Tensor:
         """(N, L, C) to (N, F)."""
-        return self.lstm(places.reshape(len(places), -1, self.step))[1][0][-1]
+        sequences = places.reshape(len(places), -1, self.step)
+        counts = (~sequences[..., 0].isnan()).sum(1).clamp(min=1).cpu()
+        packed = pack_padded_sequence(sequences.nan_to_num(0.0), counts, batch_first=True, enforce_sorted=False)
+        return self.lstm(packed)[1][0][-1]
+
+
+class TokenFilters(nn.Module):
+    """Filters over three neighbouring tokens, and the strongest answer of each (Kim, 2014, arXiv:1408.5882).
+
+    Args:
+        channels: C.
+        width: F, number of filters.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.filters = nn.Conv1d(channels, width, 3, padding=1)
+
+    def forward(self, places: torch.Tensor) -> torch.Tensor:
+        """(N, L, C), with NaN beyond an example's end, to (N, F)."""
+        beyond = places[..., 0].isnan()[:, None]
+        answers = self.filters(places.nan_to_num(0.0).transpose(1, 2)).relu()  # (N, F, L)
+        return answers.masked_fill(beyond, 0.0).amax(2)
 
 
 def parse_layers(text: object) -> tuple[str, int] | None:
@@ -178,7 +207,7 @@ def make_head(layers: str, shape: tuple[int, ...], layout: str, n_classes: int, 
     Args:
         layers: "linear", "mlp:256", "conv:64", "lstm:128" or "attention".
         shape: of one example's features: (D,), or of the activation that they are the rows of.
-        layout: "NC", "NCHW", "NHWC" or "NLC"; all but the first two kinds need places.
+        layout: "NC", "NCHW", "NHWC", "NLC" or "ragged"; all but the first two kinds need places.
         n_classes: K.
         seed: of the layers' initialisation; the global random state is left as it was.
 
@@ -201,6 +230,8 @@ def make_head(layers: str, shape: tuple[int, ...], layout: str, n_classes: int, 
 def _layers(kind: str, width: int, shape: tuple[int, ...], layout: str) -> tuple[nn.Module, int]:
     if kind == "mlp":
         return nn.Sequential(nn.Linear(int(np.prod(shape)), width), nn.ReLU()), width
+    if layout == "ragged":
+        return _on_tokens(kind, width, shape[-1])
     places = Places(shape, layout, as_map=kind == "conv")
     if kind == "attention":
         return nn.Sequential(places, AttentionPool(places.channels)), places.channels
@@ -209,3 +240,10 @@ def _layers(kind: str, width: int, shape: tuple[int, ...], layout: str) -> tuple
         return nn.Sequential(places, LastState(across * places.channels, width)), width
     taken = nn.Conv2d(places.channels, width, 3, padding=1)
     return nn.Sequential(places, taken, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), width
+
+
+def _on_tokens(kind: str, width: int, channels: int) -> tuple[nn.Module, int]:
+    """Layers on as many places as an example has, and how many numbers they give."""
+    if kind == "attention":
+        return AttentionPool(channels), channels
+    return (LastState(channels, width) if kind == "lstm" else TokenFilters(channels, width)), width

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from regraft.artifact import save, write_card
-from regraft.data import Dataset, Transform, load_pixels
+from regraft.data import Dataset, load_rows, transform_for
 from regraft.errors import SourceError
 from regraft.evidence import (
     Case,
@@ -25,6 +25,7 @@ from regraft.evidence import (
     wilson,
     write_answers,
 )
+from regraft.evidence.events import write_events
 from regraft.evidence.examine import Findings, examine
 from regraft.evidence.looks import write_looks, write_where
 from regraft.evidence.predictions import MOST_PICTURES
@@ -46,9 +47,10 @@ from regraft.search import (
 )
 from regraft.source import Source
 
-SELF_TEST = 8  # pictures kept in the bundle
+SELF_TEST = 8  # examples kept in the bundle
 # Of a time limit, how much is for finding what to deliver; quick controls then take as long again.
 SEARCH_SHARE = {"off": 0.9, "quick": 0.45, "full": 0.2}
+CONTROLS_UNTIL = 0.97  # of a time limit
 RUNS = "controls"  # control runs that ended, until evidence.json holds them
 
 
@@ -134,7 +136,10 @@ def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, cloc
     write_looks(folder.path, chosen)
     _save_model(folder, chosen, metrics)
     _finish(folder, metrics, clock, fit_seconds)
-    evidence = _prove(job, folder, Case(chosen, correct, fit_seconds, work, _pool(job, chosen)))
+    before = clock.spent
+    case = Case(chosen, correct, fit_seconds, work, _pool(job, chosen), _left_for_controls(clock))
+    evidence = _prove(job, folder, case)
+    metrics["times"]["controls"] = round(clock.spent - before, 3)
     write_card(folder.path / "model", evidence=evidence, dataset=chosen.prospect.features.data.name)
     _finish(folder, metrics, clock, fit_seconds)
     folder.write_json(EVIDENCE, evidence)
@@ -158,6 +163,11 @@ def _prove(job: Job, folder: RunFolder, case: Case) -> dict[str, Any]:
         raise
 
 
+def _left_for_controls(clock: Clock) -> float | None:
+    """Seconds of the time limit that full controls may take; the report needs a few of them."""
+    return None if clock.limit is None else max(0.0, CONTROLS_UNTIL * clock.limit - clock.spent)
+
+
 def _pool(job: Job, chosen: Trial) -> Dataset:
     """The examples that learning curves may use: those that --per-class left out too."""
     data = chosen.prospect.features.data
@@ -168,7 +178,8 @@ def _pool(job: Job, chosen: Trial) -> Dataset:
 def _finish(folder: RunFolder, metrics: dict[str, Any], clock: Clock, fit_seconds: float) -> None:
     """Write metrics.json, with what it took so far."""
     metrics |= {"wall_s": round(clock.spent, 3), "peak_rss_mb": round(peak_rss_mb(), 1)}
-    metrics["times"]["evidence, model and files"] = round(clock.spent - fit_seconds, 3)
+    controls = metrics["times"].get("controls", 0.0)
+    metrics["times"]["model, examination, files"] = round(clock.spent - fit_seconds - controls, 3)
     metrics["sizes"]["model"] = _bytes(folder.path / "model")
     folder.write_json(METRICS, metrics)
 
@@ -206,6 +217,7 @@ def _write(folder: RunFolder, decision: Decision) -> None:
     folder.write_json("profile.json", profile_rows(prospect.profile))
     folder.write_json("decision.json", {"why": list(decision.why)})
     write_curves(folder, decision.trials)
+    write_events(folder.path, decision.trials)
 
 
 def _write_answers(folder: RunFolder, test: Dataset, probabilities: np.ndarray) -> None:
@@ -227,14 +239,14 @@ def _write_trust(folder: RunFolder, found: Findings, train: Dataset) -> None:
 def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any]) -> None:
     prospect = chosen.prospect
     data = prospect.features.data
-    shown = load_pixels(_first(data.split("val"), SELF_TEST), Transform(prospect.source.input))
+    shown = load_rows(_first(data.split("val"), SELF_TEST), transform_for(prospect.source.input))
     save(
         folder.path / "model",
         network=chosen.delivered(),
         source=prospect.source,
         taps=chosen.plan.taps,
         classes=data.classes,
-        pixels=shown,
+        rows=shown,
         recipe=chosen.plan.recipe.to_dict(),
         metrics=metrics,
         dataset=data.name,

@@ -38,7 +38,7 @@ class Delivered:
             network=self.network,
             source=self.source,
             taps=self.taps,
-            pixels=self.pixels,
+            rows=self.pixels,
         )
 
 

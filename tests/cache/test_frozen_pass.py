@@ -39,7 +39,7 @@ def dataset(per_class: int = 30, seed: int = 0) -> Dataset:
 
 def live(data: Dataset, traced: Traced, tap: Tap) -> np.ndarray:
     """What the network says now, in PyTorch."""
-    model = TapModel(traced, [tap], SOURCE.input.mean, SOURCE.input.std).eval()
+    model = TapModel(traced, [tap], SOURCE.input).eval()
     with torch.no_grad():
         return model(torch.from_numpy(load_pixels(data, Transform(SOURCE.input))))[0].numpy()
 

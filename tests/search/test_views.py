@@ -177,7 +177,7 @@ def test_a_bundle_keeps_the_number_and_predicts_alike(
         source=prospect.source,
         taps=trial.plan.taps,
         classes=pictures.classes,
-        pixels=load_pixels(test, Transform(prospect.source.input)),
+        rows=load_pixels(test, Transform(prospect.source.input)),
         recipe=trial.plan.recipe.to_dict(),
         views=trial.views,
     )

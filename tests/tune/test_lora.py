@@ -128,7 +128,7 @@ def test_a_bundle_of_merged_adapters_is_an_ordinary_network(vit, tmp_path: Path,
         source=vit.source,
         taps=plan.taps,
         classes=("disc", "square", "cross"),
-        pixels=vit.pixels,
+        rows=vit.pixels,
         recipe=plan.recipe.to_dict(),
     )
     monkeypatch.setitem(sys.modules, "peft", None)  # which only training needs

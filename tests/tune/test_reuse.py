@@ -283,7 +283,7 @@ def test_a_plan_starts_from_the_best_single_probe(tiny) -> None:
     def features(tap, split):
         part = slice(0, 24) if split == "train" else slice(24, 36)
         with torch.no_grad():
-            model = TapModel(tiny.traced, [tap], tiny.source.input.mean, tiny.source.input.std)
+            model = TapModel(tiny.traced, [tap], tiny.source.input)
             return model(torch.from_numpy(tiny.pixels[part]))[0].flatten(1).numpy()
 
     profile = depth_profile(features, tiny.labels[:24], tiny.labels[24:], tiny.traced, 3)

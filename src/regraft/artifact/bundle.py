@@ -1,13 +1,14 @@
 """The bundle: a folder that holds a delivered model and all that is needed to use it.
 
     config.json           format "regraft-model", version; source (uri, arch, arch_args, digest, licence,
-                          origin); input (the InputSpec: preprocessing); taps; classes in the order of the
-                          outputs; views (of each picture that predictions are the mean of); recipe, metrics; digest
-                          (SHA-256 of model.safetensors)
+                          origin); input (the spec of its modality: preprocessing); taps; classes in the order of
+                          the outputs; views (of each example that predictions are the mean of); recipe, metrics;
+                          digest (SHA-256 of model.safetensors)
     model.safetensors     body.NAME for every tensor of the source that the head depends on, NAME as in the
                           source; head.mean, head.scale, head.weight, head.bias
-    selftest.safetensors  pixels, uint8 (n, C, H, W) with n <= 8; probabilities, float32 (n, K)
+    selftest.safetensors  rows, prepared examples (n, …) with n <= 8; probabilities, float32 (n, K)
     labels.txt            one class a line
+    vocabulary.txt        for texts: the tokenizer, or one word a line
     README.md             the model card
 
 Why so: weights and examples are safetensors, because a pickle can carry code. The graph is not stored: it is
@@ -15,7 +16,7 @@ traced again from the architecture, so that a bundle does not depend on the seri
 PyTorch release; the self-test notices when architecture, tracing or arithmetic have changed. Everything is
 written under a temporary name and renamed once, so a folder with the final name is whole.
 
-Shape letters: n stored examples, C channels, H height, W width, D features, K classes.
+Shape letters: n stored examples, D features, K classes.
 """
 
 from __future__ import annotations
@@ -38,20 +39,22 @@ from torch import nn
 from regraft.artifact.architecture import check_harmless
 from regraft.artifact.card import model_card
 from regraft.cache import Tap
-from regraft.cut import trace
+from regraft.cut import trace_source
+from regraft.data import transform_for
 from regraft.digest import digest_file
 from regraft.errors import BundleError, CutError
 from regraft.run import write_atomic
 from regraft.source import Source, build, make_source
-from regraft.spec import InputSpec
+from regraft.spec import Spec, TextSpec, spec_from_dict
 from regraft.tune import MOST_VIEWS, Network, Recipe, fresh_head, full_network
 
 FORMAT, VERSION = "regraft-model", 1
-CONFIG, WEIGHTS, SELFTEST, LABELS, CARD = (
+CONFIG, WEIGHTS, SELFTEST, LABELS, VOCABULARY, CARD = (
     "config.json",
     "model.safetensors",
     "selftest.safetensors",
     "labels.txt",
+    "vocabulary.txt",
     "README.md",
 )
 MOST_EXAMPLES = 8
@@ -65,18 +68,18 @@ class Bundle:
     Args:
         folder: where it lies.
         source: uri, arch, arch_args, digest, licence, origin.
-        input: how pictures are prepared.
+        input: how examples are prepared.
         taps: what the head reads.
         classes: in the order of the outputs.
         recipe: how it was made, plain values.
         metrics: how good it is, as in metrics.json.
         digest: SHA-256 of model.safetensors.
-        views: of each picture, whose predictions are averaged; 1 is the plain picture alone.
+        views: of each example, whose predictions are averaged; 1 is the plain one alone.
     """
 
     folder: Path
     source: dict[str, Any]
-    input: InputSpec
+    input: Spec
     taps: tuple[Tap, ...]
     classes: tuple[str, ...]
     recipe: dict[str, Any]
@@ -92,7 +95,7 @@ def save(
     source: Source,
     taps: Sequence[Tap],
     classes: Sequence[str],
-    pixels: np.ndarray,
+    rows: np.ndarray,
     recipe: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     evidence: Mapping[str, Any] | None = None,
@@ -104,56 +107,56 @@ def save(
 
     Args:
         folder: where; must not hold anything yet.
-        network: from pixels 0..255 to class scores (`full_network`).
+        network: from prepared rows to class scores (`full_network`).
         source: the source it was made from.
         taps: what its head reads.
         classes: names, in the order of the outputs.
-        pixels: prepared pictures, uint8 (n, C, H, W); the first 8 become the self-test.
+        rows: prepared examples, as `load_rows` gives them; the first 8 become the self-test.
         recipe: how it was made, plain values.
         metrics: the run's metrics.json, shown on the card.
         evidence: the run's evidence.json, shown on the card.
         dataset: name of the data, shown on the card.
-        views: of each picture, whose predictions are to be averaged; 1 is the plain picture alone.
+        views: of each example, whose predictions are to be averaged; 1 is the plain one alone.
         replace: put the new bundle in the place of an older one.
 
     Returns:
         The folder.
 
     Raises:
-        BundleError: the folder holds something, there is no picture, or classes and head disagree.
+        BundleError: the folder holds something, there is no example, or classes and head disagree.
 
     Example:
-        >>> import tempfile, torch
+        >>> import tempfile
         >>> from regraft.artifact import load
         >>> from regraft.cache import Tap
-        >>> from regraft.cut import trace
+        >>> from regraft.cut import trace_source
         >>> from regraft.head import LinearHead
         >>> from regraft.testing import tiny_images, tiny_source
         >>> from regraft.tune import full_network
         >>> source = tiny_source()
-        >>> traced = trace(source.model, torch.zeros(2, *source.input.size))
+        >>> traced = trace_source(source)
         >>> taps = [Tap("block2", 2)]
         >>> network = full_network(source, traced, taps, LinearHead.zeros(64, 3))
         >>> X, _ = tiny_images(2)
         >>> where = Path(tempfile.mkdtemp()) / "model"
         >>> _ = save(where, network=network, source=source, taps=taps, classes=["disc", "square", "cross"],
-        ...          pixels=X.transpose(0, 3, 1, 2))
+        ...          rows=X.transpose(0, 3, 1, 2))
         >>> load(where).classes
         ('disc', 'square', 'cross')
     """
     folder = Path(folder)
-    _check_saving(folder, network, classes, pixels, replace=replace)
-    shown = np.ascontiguousarray(pixels[:MOST_EXAMPLES])
+    _check_saving(folder, network, classes, source.input, rows, replace=replace)
+    shown = np.ascontiguousarray(rows[:MOST_EXAMPLES])
     expected = probabilities(network, shown)
     about = {"recipe": dict(recipe or {}), "metrics": dict(metrics or {})}
     with _renamed_when_whole(folder) as new:
         save_file(_tensors(network), new / WEIGHTS, metadata={"format": "pt"})
-        save_file({"pixels": torch.from_numpy(shown), "probabilities": torch.from_numpy(expected)}, new / SELFTEST)
+        save_file({"rows": torch.from_numpy(shown), "probabilities": torch.from_numpy(expected)}, new / SELFTEST)
         config = {
             "format": FORMAT,
             "version": VERSION,
             "source": _source_dict(source),
-            "input": source.input.to_dict(),
+            "input": _kept_apart(source.input, new),
             "taps": [asdict(tap) for tap in taps],
             "classes": list(classes),
             "views": views,
@@ -181,13 +184,13 @@ def write_card(folder: str | Path, *, evidence: Mapping[str, Any], dataset: str 
     write_atomic(Path(folder) / CARD, model_card(config, evidence=dict(evidence), dataset=dataset))
 
 
-def probabilities(network: nn.Module, pixels: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Class probabilities of prepared pictures.
+def probabilities(network: nn.Module, rows: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Class probabilities of prepared examples.
 
     Args:
-        network: from pixels 0..255 to class scores, in eval mode.
-        pixels: uint8 (n, C, H, W).
-        batch_size: pictures per pass.
+        network: from prepared rows to class scores, in eval mode.
+        rows: (n, …), as a preparation gives them.
+        batch_size: examples per pass.
 
     Returns:
         float32 (n, K); rows sum to one.
@@ -195,8 +198,8 @@ def probabilities(network: nn.Module, pixels: np.ndarray, batch_size: int = 64) 
     device = next(network.parameters()).device
     with torch.inference_mode():
         parts = [
-            network(torch.from_numpy(pixels[i : i + batch_size]).to(device)).softmax(1).float().cpu()
-            for i in range(0, len(pixels), batch_size)
+            network(torch.from_numpy(rows[i : i + batch_size]).to(device)).softmax(1).float().cpu()
+            for i in range(0, len(rows), batch_size)
         ]
     return torch.cat(parts).numpy()
 
@@ -239,7 +242,7 @@ def _checked(folder: Path, config: dict[str, Any]) -> Bundle:
         return Bundle(
             folder=folder,
             source={**config["source"], "arch": str(config["source"]["arch"])},
-            input=InputSpec.from_dict(config["input"]),
+            input=spec_from_dict(_put_together(config["input"], folder)),
             taps=tuple(Tap(str(tap["cut"]), int(tap["grid"])) for tap in config["taps"]),
             classes=tuple(str(name) for name in config["classes"]),
             recipe=config["recipe"],
@@ -247,10 +250,10 @@ def _checked(folder: Path, config: dict[str, Any]) -> Bundle:
             digest=config["digest"],
             views=_views(config.get("views", 1)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise BundleError(
             f"{folder / CONFIG} is not complete ({type(error).__name__}: {error}). "
-            "Save the model again: save(folder, network=..., source=..., taps=..., classes=..., pixels=...)"
+            "Save the model again: save(folder, network=..., source=..., taps=..., classes=..., rows=...)"
         ) from error
 
 
@@ -286,7 +289,7 @@ def _empty_network(bundle: Bundle, tensors: Mapping[str, torch.Tensor], *, trust
     source = make_source(str(bundle.source.get("uri", arch)), arch, arguments, model, bundle.input)
     n_classes, recipe = _n_classes(bundle, tensors), _recipe(bundle, tensors)
     try:
-        traced = trace(model, torch.zeros(2, *bundle.input.size), name=source.uri)
+        traced = trace_source(source)
         head = fresh_head(recipe, traced, bundle.taps, n_classes)
         return full_network(source, traced, bundle.taps, head, recipe=recipe)
     except CutError as error:
@@ -360,17 +363,16 @@ def _load_strictly(network: nn.Module, tensors: Mapping[str, torch.Tensor], fold
 
 def _self_test(network: nn.Module, bundle: Bundle) -> None:
     stored = _safetensors(bundle.folder / SELFTEST)
-    if stored.keys() != {"pixels", "probabilities"} or not stored["pixels"].numel():
+    stored = {"rows" if name == "pixels" else name: tensor for name, tensor in stored.items()}  # as once called
+    if stored.keys() != {"rows", "probabilities"} or not stored["rows"].numel():
         raise BundleError(f"{bundle.folder / SELFTEST} has no examples. Save the model again: save(folder, ...)")
-    pixels, expected = stored["pixels"].numpy(), stored["probabilities"].numpy()
-    if pixels.shape[1:] != bundle.input.size or expected.shape != (len(pixels), len(bundle.classes)):
+    rows, expected = stored["rows"].numpy(), stored["probabilities"].numpy()
+    if not _fits(rows, bundle.input) or expected.shape != (len(rows), len(bundle.classes)):
         raise BundleError(
-            f"{bundle.folder / SELFTEST} holds pixels {pixels.shape} and probabilities {expected.shape}; "
-            "expected "
-            f"(n, {', '.join(map(str, bundle.input.size))}) and (n, {len(bundle.classes)}). Save the model "
-            "again."
+            f"{bundle.folder / SELFTEST} holds rows {rows.shape} and probabilities {expected.shape}; expected "
+            f"(n, {', '.join(map(str, bundle.input.size))}) and (n, {len(bundle.classes)}). Save the model again."
         )
-    worst = float(np.abs(probabilities(network, pixels) - expected).max())
+    worst = float(np.abs(probabilities(network, rows) - expected).max())
     if not worst <= TOLERANCE:  # also where it is not a number
         raise BundleError(
             f"{bundle.folder} fails its self-test: on its own examples, probabilities differ from the saved "
@@ -378,6 +380,30 @@ def _self_test(network: nn.Module, bundle: Bundle) -> None:
             f"up to {worst:.2g} (allowed: {TOLERANCE:g}). The architecture or a library has changed since; "
             "install the versions that its README.md names."
         )
+
+
+def _fits(rows: np.ndarray, spec: Spec) -> bool:
+    """Whether rows are as a spec says; those of different lengths may be shorter than the longest."""
+    if rows.dtype != transform_for(spec).dtype or rows.ndim != 1 + len(spec.size):
+        return False
+    return rows.shape[1] <= spec.size[0] if spec.ragged else rows.shape[1:] == spec.size
+
+
+def _kept_apart(spec: Spec, folder: Path) -> dict[str, Any]:
+    """A spec as plain values; a vocabulary goes into a file of its own."""
+    values = spec.to_dict()
+    if isinstance(spec, TextSpec):
+        (folder / VOCABULARY).write_text(spec.vocabulary, encoding="utf-8", newline="")
+        values["vocabulary"] = VOCABULARY
+    return values
+
+
+def _put_together(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The inverse of `_kept_apart`."""
+    if values.get("modality") != "text":
+        return values
+    with (folder / VOCABULARY).open(encoding="utf-8", newline="") as file:
+        return values | {"vocabulary": file.read()}
 
 
 def _needed_names(network: nn.Module) -> list[str]:
@@ -416,21 +442,22 @@ def _one_line(name: str) -> str:
 
 
 def _check_saving(
-    folder: Path, network: nn.Module, classes: Sequence[str], pixels: np.ndarray, *, replace: bool
+    folder: Path, network: nn.Module, classes: Sequence[str], spec: Spec, rows: np.ndarray, *, replace: bool
 ) -> None:
     if folder.exists() and not replace and (not folder.is_dir() or any(folder.iterdir())):
         raise BundleError(f"{folder} already holds something. Choose another: save({str(folder) + '-2'!r}, ...)")
     if replace and folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
         raise BundleError(f"{folder} is no saved model, so it is not replaced. Choose another folder: save(...)")
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) == 0:
+    if len(rows) == 0 or not _fits(rows, spec):
         raise BundleError(
-            f"pixels must be uint8 (n, C, H, W) with n at least 1, got {pixels.dtype} {pixels.shape}. "
-            "Pass prepared pictures: save(folder, pixels=load_pixels(dataset, Transform(source.input)), ...)"
+            f"rows must be {transform_for(spec).dtype} (n, {', '.join(map(str, spec.size))}) with n at least 1, got "
+            f"{rows.dtype} {rows.shape}. "
+            "Pass prepared examples: save(folder, rows=load_rows(dataset, transform_for(source.input)), ...)"
         )
-    rows = network.state_dict()["head.weight"].shape[0]
-    if rows != len(classes):
+    outputs = network.state_dict()["head.weight"].shape[0]
+    if outputs != len(classes):
         raise BundleError(
-            f"the head has {rows} outputs and there are {len(classes)} classes. "
+            f"the head has {outputs} outputs and there are {len(classes)} classes. "
             "Pass the classes that it was trained on: save(folder, classes=dataset.classes, ...)"
         )
 

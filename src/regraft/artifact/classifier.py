@@ -21,7 +21,7 @@ from regraft.data.bad import BadExample
 from regraft.data.check import listed
 from regraft.data.locate import FileLocator, Locator
 from regraft.data.medium import MEDIA, Medium
-from regraft.data.text.opening import TextLocator
+from regraft.data.text.opening import PairLocator, TextLocator
 from regraft.errors import DataError
 
 One = str | Path | Image.Image | np.ndarray | tuple[str, str]
@@ -209,7 +209,7 @@ def _one(i: int, one: object, medium: Medium) -> Iterator[tuple[str, Locator]]:
         case "text", str():
             yield f"text#{i}", TextLocator(one)
         case "text", (str(first), str(second)):
-            yield f"text#{i}", TextLocator(first, second)
+            yield f"text#{i}", PairLocator(first, second)
         case _, str() | Path():
             yield from _files(Path(one), medium)
         case "image", Image.Image():

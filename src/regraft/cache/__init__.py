@@ -22,10 +22,12 @@ from regraft.cache.manage import (
 )
 from regraft.cache.memo import recall, remember
 from regraft.cache.pool import Pool, Pooled, coarsen, pooled
+from regraft.cache.ragged import RaggedFront, counting
 from regraft.cache.read import FeatureCache
-from regraft.cache.taps import TapModel, row_shape
+from regraft.cache.taps import RAGGED, TapModel, is_ragged, make_pool, mask_of, row_shape
 
 __all__ = [
+    "RAGGED",
     "CacheInfo",
     "CacheKey",
     "CleanReport",
@@ -34,6 +36,7 @@ __all__ = [
     "PassReport",
     "Pool",
     "Pooled",
+    "RaggedFront",
     "Tap",
     "TapModel",
     "VerifyReport",
@@ -41,10 +44,14 @@ __all__ = [
     "cache_limit",
     "clean",
     "coarsen",
+    "counting",
     "default_root",
     "estimate_bytes",
     "frozen_pass",
+    "is_ragged",
     "list_caches",
+    "make_pool",
+    "mask_of",
     "parse_bytes",
     "pooled",
     "recall",

@@ -14,7 +14,9 @@ written once, under a temporary name, and renamed. Its time of change is the tim
 
 A shard is a plain NumPy file, little-endian, row-major: `numpy.load(path, mmap_mode="r")` opens it, and
 nothing of regraft is needed. Beside it lies a small JSON object: `keys` (the example of each row, in
-order), `n` (how many), `sha256` (of the NumPy file). Rows go straight into a file with a temporary name;
+order), `n` (how many), `sha256` (of the NumPy file). Where rows have different lengths (the tokens of a text),
+`cache.json` says `ragged`, the NumPy file holds the places of one row after another, and the JSON beside it says how
+many belong to each: `lengths`. Rows go straight into a file with a temporary name;
 when it has 256 rows or 32 MiB, or the pass ends, it gets its name, and then the JSON is written and
 renamed. **A shard counts only when its JSON is there.** From this the rest follows:
 
@@ -59,13 +61,15 @@ class Meta:
 
     Args:
         key: the key they were computed for.
-        shape: of one row.
+        shape: of one row; where rows have different lengths, of one that the network was traced with.
         made: provenance, for people.
+        ragged: whether rows have different lengths, along the first axis of `shape`.
     """
 
     key: CacheKey
     shape: tuple[int, ...]
     made: dict[str, str]
+    ragged: bool = False
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -73,8 +77,18 @@ class Meta:
         return np.dtype(self.key.dtype).newbyteorder("<")
 
     @property
+    def unit(self) -> tuple[int, ...]:
+        """Shape of what a NumPy file holds many of: rows, or places of rows."""
+        return self.shape[1:] if self.ragged else self.shape
+
+    @property
+    def unit_bytes(self) -> int:
+        """Bytes of one unit."""
+        return int(np.prod(self.unit)) * self.dtype.itemsize
+
+    @property
     def row_bytes(self) -> int:
-        """Bytes of one row."""
+        """Bytes of one row, of usual length."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
@@ -86,11 +100,18 @@ class Shard:
         path: of the NumPy file.
         keys: the example of each row.
         sha256: of the NumPy file.
+        lengths: of each row, where they differ.
     """
 
     path: Path
     keys: tuple[str, ...]
     sha256: str
+    lengths: tuple[int, ...] | None = None
+
+    @property
+    def units(self) -> int:
+        """How many rows, or places of rows, the NumPy file holds."""
+        return len(self.keys) if self.lengths is None else sum(self.lengths)
 
 
 def folder_of(root: Path, key: CacheKey) -> Path:
@@ -107,7 +128,7 @@ def write_meta(folder: Path, meta: Meta) -> None:
         "shape": list(meta.shape),
         "dtype": meta.dtype.str,
         "made": meta.made,
-    }
+    } | ({"ragged": True} if meta.ragged else {})
     write_json(folder / _META, content)
 
 
@@ -121,7 +142,8 @@ def read_meta(folder: Path) -> Meta:
         content = json.loads((folder / _META).read_text())
         version, meta = content["format"], None
         if version == FORMAT:
-            meta = Meta(CacheKey.from_dict(content["key"]), tuple(content["shape"]), content["made"])
+            key, ragged = CacheKey.from_dict(content["key"]), bool(content.get("ragged"))
+            meta = Meta(key, tuple(content["shape"]), content["made"], ragged)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CacheError(f"{folder} is not a feature cache ({error}). Remove it: regraft cache clean") from error
     if meta is None:
@@ -154,7 +176,7 @@ def shards(folder: Path, meta: Meta) -> Iterator[Shard]:
     """The shards that count: JSON and array both there, and of the size they claim."""
     for sidecar in sorted(folder.glob("rows-*.json")):
         shard = read_shard(sidecar)
-        if shard is not None and _size(shard.path) == shard_bytes(len(shard.keys), meta):
+        if shard is not None and _size(shard.path) == shard_bytes(shard.units, meta):
             yield shard
 
 
@@ -162,7 +184,8 @@ def read_shard(sidecar: Path) -> Shard | None:
     """What a shard's JSON says; None if it is damaged or gone."""
     try:
         content = json.loads(sidecar.read_text())
-        return Shard(sidecar.with_suffix(".npy"), tuple(content["keys"]), content["sha256"])
+        lengths = tuple(map(int, content["lengths"])) if "lengths" in content else None
+        return Shard(sidecar.with_suffix(".npy"), tuple(content["keys"]), content["sha256"], lengths)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -170,6 +193,7 @@ def read_shard(sidecar: Path) -> Shard | None:
 def write_shard(shard: Shard) -> None:
     """Writes a shard's JSON, from which moment the shard counts."""
     content = {"n": len(shard.keys), "sha256": shard.sha256, "keys": list(shard.keys)}
+    content |= {} if shard.lengths is None else {"lengths": list(shard.lengths)}
     write_json(shard.path.with_suffix(".json"), content)
 
 
@@ -200,18 +224,18 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def header(n: int, meta: Meta) -> bytes:
-    """The first bytes of a NumPy file of n rows, always as long, so that n can be filled in at the end."""
-    text = repr({"descr": meta.dtype.str, "fortran_order": False, "shape": (n, *meta.shape)})
+    """The first bytes of a NumPy file of n units, always as long, so that n can be filled in at the end."""
+    text = repr({"descr": meta.dtype.str, "fortran_order": False, "shape": (n, *meta.unit)})
     body = text.encode().ljust(_HEADER - 11) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", _HEADER - 10) + body
 
 
 def mapped(shard: Shard, meta: Meta) -> np.ndarray:
-    """The rows of a shard, mapped from disk.
+    """The units of a shard, mapped from disk.
 
     Not `np.load`: it parses the header as Python, which Python 3.11 cannot do in several threads at a time.
     """
-    return np.memmap(shard.path, meta.dtype, "r", _HEADER, (len(shard.keys), *meta.shape))
+    return np.memmap(shard.path, meta.dtype, "r", _HEADER, (shard.units, *meta.unit))
 
 
 def shard_rows(meta: Meta) -> int:
@@ -220,8 +244,8 @@ def shard_rows(meta: Meta) -> int:
 
 
 def shard_bytes(n: int, meta: Meta) -> int:
-    """Size of the NumPy file of n rows."""
-    return _HEADER + n * meta.row_bytes
+    """Size of the NumPy file of n units."""
+    return _HEADER + n * meta.unit_bytes
 
 
 def _size(path: Path) -> int:

@@ -27,10 +27,10 @@ from regraft.cache.key import CacheKey, Tap
 from regraft.cache.manage import keep_within_limit
 from regraft.cache.read import FeatureCache
 from regraft.cache.runtime import Chosen
-from regraft.cache.taps import TapModel, row_shape
+from regraft.cache.taps import TapModel, is_ragged, row_shape
 from regraft.cache.write import Writer, create
 from regraft.cut import Traced
-from regraft.data import Dataset, Problem, Transform, decode
+from regraft.data import Dataset, Preparation, Problem, decode, transform_for
 from regraft.digest import digest_json
 from regraft.errors import CacheError, DataError
 from regraft.source import Source
@@ -55,7 +55,7 @@ class PassReport:
         runtime: "torch" or "openvino"; "none" if there was nothing to compute.
         fallback_reason: why it is not the runtime that was wanted; empty if it is.
         bytes: written.
-        problems: pictures that could not be read, and so have no row.
+        problems: examples that could not be read, and so have no row.
     """
 
     computed: int
@@ -74,7 +74,7 @@ def frozen_pass(
     taps: Sequence[Tap],
     *,
     root: Path,
-    transform: Transform | None = None,
+    transform: Preparation | None = None,
     runtime: str = "auto",
     device: str = "cpu",
     batch_size: int = 64,
@@ -90,23 +90,23 @@ def frozen_pass(
         traced: its graph.
         taps: where features are taken; one pass serves them all.
         root: folder of the caches (`default_root()`).
-        transform: from picture to pixels; the source's own if None.
+        transform: from an example to what the network takes; the source's own if None.
         runtime: "auto", "torch" or "openvino".
         device: for PyTorch.
         batch_size: examples decoded and computed together.
         dtype: number type of the stored rows, "float32" or "float16".
         progress: called with (examples computed, examples to compute).
-        on_bad: called for each picture that cannot be read; without it they are raised together at the end.
+        on_bad: called for each example that cannot be read; without it they are raised together at the end.
 
     Returns:
         The cache of each tap, and what was done.
 
     Raises:
         CacheError: the disk is full, or a cache folder is not what it should be. Finished rows stay.
-        DataError: pictures that cannot be read, if `on_bad` is None. All other rows stay.
+        DataError: examples that cannot be read, if `on_bad` is None. All other rows stay.
     """
     started = time.perf_counter()
-    transform = transform or Transform(source.input)
+    transform = transform or transform_for(source.input)
     metas = {tap: _meta(source, traced, tap, transform, dtype, device) for tap in taps}
     folders = {tap: folder_of(root, meta.key) for tap, meta in metas.items()}
     with _disk(root, 0):
@@ -138,7 +138,7 @@ def estimate_bytes(traced: Traced, taps: Sequence[Tap], n: int, dtype: str = "fl
 
 
 def cache_key(
-    source: Source, tap: Tap, transform: Transform, *, dtype: str = "float32", device: str = "cpu"
+    source: Source, tap: Tap, transform: Preparation, *, dtype: str = "float32", device: str = "cpu"
 ) -> CacheKey:
     """The key under which the features of a source are kept."""
     # The same tensors in another architecture (a stride, an activation function) are another network.
@@ -185,7 +185,7 @@ class _Pass:
 
     dataset: Dataset
     traced: Traced
-    transform: Transform
+    transform: Preparation
     device: str
     batch_size: int
     progress: Progress | None
@@ -194,9 +194,10 @@ class _Pass:
         problems: list[Problem] = []
         taps = list(todo.wanting)
         spec = self.transform.spec
-        model = TapModel(self.traced, taps, spec.mean, spec.std).eval()
-        name = runtimes.choose(runtime, self.device, len(todo.indices), spec.size)
-        batches = decode(self.dataset, self.transform, todo.indices, batch_size=self.batch_size, on_bad=problems.append)
+        model = TapModel(self.traced, taps, spec).eval()
+        name = runtimes.choose(runtime, self.device, len(todo.indices), spec)
+        order = self._by_length(todo.indices) if spec.ragged else todo.indices
+        batches = decode(self.dataset, self.transform, order, batch_size=self.batch_size, on_bad=problems.append)
         # The network is converted on one core while the others decode the first pictures.
         with ThreadPoolExecutor(1) as beside:
             ready = beside.submit(runtimes.build, model, name, self.device, spec.size)
@@ -207,14 +208,18 @@ class _Pass:
         computed, written = self._compute(chain(first, batches), chosen, todo)
         return PassReport(computed, todo.hits, 0.0, chosen.name, chosen.fallback_reason, written, tuple(problems))
 
+    def _by_length(self, indices: list[int]) -> list[int]:
+        """Examples of like length together, so that little of a batch is padding; the longest first shows the peak."""
+        return sorted(indices, key=lambda i: -self.dataset.lengths[i])
+
     def _compute(self, batches: Iterable[Batch], chosen: Chosen, todo: _Todo) -> tuple[int, int]:
         """Runs and writes; returns examples and bytes."""
         done = 0
         with ExitStack() as stack:
             writers = {tap: stack.enter_context(Writer(todo.folders[tap], todo.metas[tap])) for tap in todo.wanting}
-            for indices, pixels in batches:
+            for indices, prepared in batches:
                 keys = [self.dataset.examples[i].key for i in indices]
-                for (tap, writer), rows in zip(writers.items(), chosen.runtime.run(pixels), strict=True):
+                for (tap, writer), rows in zip(writers.items(), chosen.runtime.run(prepared), strict=True):
                     _append(writer, keys, rows, todo.wanting[tap])
                 done += len(indices)
                 if self.progress is not None:
@@ -231,7 +236,7 @@ def _append(writer: Writer, keys: list[str], rows: np.ndarray, wanting: set[str]
         writer.append([keys[i] for i in lacking], rows[lacking])
 
 
-def _meta(source: Source, traced: Traced, tap: Tap, transform: Transform, dtype: str, device: str) -> Meta:
+def _meta(source: Source, traced: Traced, tap: Tap, transform: Preparation, dtype: str, device: str) -> Meta:
     if dtype not in _DTYPES:
         raise CacheError(f"rows cannot be stored as {dtype!r}. Use dtype='float32' or dtype='float16'")
     made = {
@@ -241,7 +246,7 @@ def _meta(source: Source, traced: Traced, tap: Tap, transform: Transform, dtype:
         "torch": torch.__version__,
     }
     key = cache_key(source, tap, transform, dtype=dtype, device=device)
-    return Meta(key, row_shape(traced, tap), made)
+    return Meta(key, row_shape(traced, tap), made, is_ragged(traced, tap))
 
 
 def _report_bad(problems: tuple[Problem, ...], on_bad: Callable[[Problem], None] | None) -> None:
@@ -250,7 +255,7 @@ def _report_bad(problems: tuple[Problem, ...], on_bad: Callable[[Problem], None]
     if on_bad is None:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise DataError(
-            f"{len(problems)} pictures cannot be read; the features of all others are kept:\n{lines}\n"
+            f"{len(problems)} examples cannot be read; the features of all others are kept:\n{lines}\n"
             "Mend or remove them, or leave them out: regraft fit … --skip-bad"
         )
     for problem in problems:

@@ -214,8 +214,9 @@ def _damage(sidecar: Path, meta: Meta) -> str:
         rows = np.load(shard.path, mmap_mode="r")
     except (ValueError, EOFError) as error:
         return f"its rows are not a NumPy array: {error}"
-    if rows.shape != (len(shard.keys), *meta.shape) or rows.dtype != meta.dtype:
-        return f"its rows are {rows.dtype} {rows.shape}, not {meta.dtype} {(len(shard.keys), *meta.shape)}"
+    expected = (shard.units, *meta.unit)
+    if rows.shape != expected or rows.dtype != meta.dtype:
+        return f"its rows are {rows.dtype} {rows.shape}, not {meta.dtype} {expected}"
     return "" if digest_file(shard.path) == shard.sha256 else "its rows changed since they were written"
 
 

@@ -79,18 +79,18 @@ class OpenVINORuntime:
         self._queue = ov.AsyncInferQueue(compiled)
         self._queue.set_callback(self._keep)
 
-    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+    def run(self, rows: np.ndarray) -> list[np.ndarray]:
         """(B, C, H, W) uint8 pixels to one float32 array (B, …) for each tap."""
-        starts = range(0, len(pixels), self._chunk)
+        starts = range(0, len(rows), self._chunk)
         for start in starts:
-            self._queue.start_async({0: self._filled(pixels[start : start + self._chunk])}, start)
+            self._queue.start_async({0: self._filled(rows[start : start + self._chunk])}, start)
         self._queue.wait_all()
         results = [self._results.pop(start) for start in starts]
-        return [np.concatenate([r[i] for r in results])[: len(pixels)] for i in range(self._n_outputs)]
+        return [np.concatenate([r[i] for r in results])[: len(rows)] for i in range(self._n_outputs)]
 
-    def _filled(self, pixels: np.ndarray) -> np.ndarray:
-        surplus = self._chunk - len(pixels)
-        return np.pad(pixels, [(0, surplus), (0, 0), (0, 0), (0, 0)]) if surplus else pixels
+    def _filled(self, rows: np.ndarray) -> np.ndarray:
+        surplus = self._chunk - len(rows)
+        return np.pad(rows, [(0, surplus), (0, 0), (0, 0), (0, 0)]) if surplus else rows
 
     def _keep(self, request: Any, start: int) -> None:
         # The request's memory is used again for the next pictures.

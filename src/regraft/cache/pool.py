@@ -27,15 +27,16 @@ class Pooled:
 
     Args:
         kind: "grid" pools H x W (or a square of tokens); "tokens" averages tokens that form no square and
-            keeps the first beside the mean; "mean" averages all axes but the first; "identity" changes
-            nothing.
+            keeps the first beside the mean; "sequence" averages as many tokens as an example has, and on a grid of
+            2 keeps the first and the last beside the mean; "mean" averages all axes but the first; "identity"
+            changes nothing.
         channels: C.
         grid: G, cells on a side. It is the wanted grid, halved until it fits into the activation.
         prefix: tokens kept as they are, after the grid's columns.
         size: (H, W) of the grid's input; (L, 1) for "tokens"; (0, 0) where nothing is pooled.
     """
 
-    kind: Literal["identity", "grid", "tokens", "mean"]
+    kind: Literal["identity", "grid", "tokens", "sequence", "mean"]
     channels: int
     grid: int = 1
     prefix: int = 0
@@ -44,6 +45,8 @@ class Pooled:
     @property
     def width(self) -> int:
         """Columns of a pooled row: C·G·G for the grid, then C for each prefix token."""
+        if self.kind == "sequence":
+            return self.channels * (3 if self.grid > 1 else 1)
         return self.channels * (self.grid * self.grid + self.prefix)
 
     def coarsen(self, rows: np.ndarray, to: int) -> np.ndarray:
@@ -58,6 +61,8 @@ class Pooled:
         """
         if self.grid <= to:
             return rows
+        if self.kind == "sequence":
+            return rows[:, : self.channels]
         return coarsen(rows, to, grid=self.grid, extra=self.channels * self.prefix)
 
 
@@ -66,7 +71,7 @@ def pooled(shape: tuple[int, ...], layout: str, grid: int) -> Pooled:
 
     Args:
         shape: of one example's activation, without the batch.
-        layout: "NCHW", "NHWC", "NLC", "NC" or "other", as a cut states it.
+        layout: "NCHW", "NHWC", "NLC", "ragged", "NC" or "other", as a cut states it.
         grid: cells wanted on a side, 1 or more.
 
     Example:
@@ -83,6 +88,8 @@ def pooled(shape: tuple[int, ...], layout: str, grid: int) -> Pooled:
         return _on_grid(shape[2], (shape[0], shape[1]), grid)
     if layout == "NLC":
         return _tokens(shape[0], shape[1], grid)
+    if layout == "ragged":
+        return Pooled("sequence", shape[1], min(grid, 2))
     return Pooled("identity" if len(shape) == 1 else "mean", shape[0] if shape else 1)
 
 
@@ -152,7 +159,7 @@ class Pool(nn.Module):
 
     Args:
         shape: of one example's activation, without the batch.
-        layout: "NCHW", "NHWC", "NLC", "NC" or "other".
+        layout: "NCHW", "NHWC", "NLC", "ragged", "NC" or "other".
         grid: cells wanted on a side. An activation smaller than that gets the grid halved until it fits.
 
     Example:
@@ -174,13 +181,27 @@ class Pool(nn.Module):
     def _has_grid(self) -> bool:
         return self.plan.kind == "grid"
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The pooled rows: (N, …) to (N, D)."""
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The pooled rows: (N, …) to (N, D); for rows of different lengths, a mask (N, L) says what counts."""
+        if self.plan.kind == "sequence":
+            assert mask is not None
+            return self._sequence(x, mask)
         if self.plan.kind == "grid":
             return self._pool(x)
         if self.plan.kind == "tokens":
             return torch.cat([x.mean(1), x[:, 0]], 1)
         return x.flatten(2).mean(2) if self.plan.kind == "mean" else x
+
+    def _sequence(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        counts = mask.to(x.dtype)[:, :, None]
+        number = counts.sum(1).clamp(min=1)
+        mean = (x * counts).sum(1) / number
+        if self.plan.grid == 1:
+            return mean
+        # The end by a product with a one-hot vector: inference engines know no indexing by a tensor of lengths.
+        places = torch.arange(x.shape[1], device=x.device)[None, :, None]
+        last = (x * (places == number.to(torch.int64)[:, None] - 1).to(x.dtype)).sum(1)
+        return torch.cat([mean, x[:, 0], last], 1)
 
     def _pool(self, x: torch.Tensor) -> torch.Tensor:
         if self.layout == "NLC":

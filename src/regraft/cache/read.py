@@ -5,7 +5,7 @@ Shape letters: N examples; the shape of a row follows it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from regraft.cache import format
 from regraft.cache.format import Shard
 from regraft.cache.key import CacheKey
+from regraft.cache.ragged import stacked
 from regraft.errors import CacheError
 
 
@@ -74,19 +75,36 @@ class FeatureCache:
             keys: content keys of examples; repeats are fine.
 
         Returns:
-            (N, …), a copy in memory.
+            (N, …), a copy in memory; rows of different lengths are padded with NaN to the longest of them.
 
         Raises:
             CacheError: some examples have no row; the message counts and names them.
         """
         self._need(keys)
+        return self._ragged(keys) if self._meta.ragged else self._fixed(keys)
+
+    def _fixed(self, keys: Sequence[str]) -> np.ndarray:
         out = np.empty((len(keys), *self.shape), self.dtype)
+        for shard, wanted, rows in self._places(keys):
+            # Mapped anew each time and let go: pages of a map that stays open count as this process's memory.
+            out[wanted] = format.mapped(shard, self._meta)[rows]
+        return out
+
+    def _ragged(self, keys: Sequence[str]) -> np.ndarray:
+        found: dict[int, np.ndarray] = {}
+        for shard, wanted, rows in self._places(keys):
+            units, ends = format.mapped(shard, self._meta), np.cumsum(shard.lengths or ())
+            for place, row in zip(wanted, rows, strict=True):
+                found[int(place)] = np.array(units[ends[row] - (shard.lengths or ())[row] : ends[row]])
+        examples = [found[place] for place in range(len(keys))]
+        return stacked(examples) if examples else np.empty((0, 0, *self._meta.unit), self.dtype)
+
+    def _places(self, keys: Sequence[str]) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
+        """For each shard that holds some of the keys: it, which of the keys, and their rows in it."""
         places = np.array([self._index[key] for key in keys], dtype=np.int64).reshape(-1, 2)
         for shard in np.unique(places[:, 0]):
             wanted = np.flatnonzero(places[:, 0] == shard)
-            # Mapped anew each time and let go: pages of a map that stays open count as this process's memory.
-            out[wanted] = format.mapped(self._shards[shard], self._meta)[places[wanted, 1]]
-        return out
+            yield self._shards[shard], wanted, places[wanted, 1]
 
     def _need(self, keys: Sequence[str]) -> None:
         missing = [key for key in keys if key not in self._index]

@@ -1,9 +1,9 @@
 """Where the frozen layers run, and how it is made sure that they say what PyTorch says.
 
-A runtime is anything with `run(pixels)`. PyTorch's is here; OpenVINO's is in `openvino_cpu`.
+A runtime is anything with `run(rows)`. PyTorch's is here; OpenVINO's is in `openvino_cpu`.
 `docs/cache.md` has the figures behind each choice.
 
-Shape letters: B examples of a batch, C channels, H and W pixels.
+Shape letters: B examples of a batch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import nn
 
 from regraft.cache.key import BFLOAT16, FLOAT32
 from regraft.errors import CacheError, MissingExtra
+from regraft.spec import Spec
 
 RuntimeName = Literal["auto", "torch", "openvino"]
 
@@ -36,8 +37,8 @@ _PAYS_FROM_PIXELS = 64 * 224 * 224
 class Runtime(Protocol):
     """Something that runs a network forward."""
 
-    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """(B, C, H, W) uint8 pixels to one array (B, …) for each tap."""
+    def run(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Prepared rows (B, …) to one array (B, …) for each tap."""
         ...
 
 
@@ -47,7 +48,7 @@ class TorchRuntime:
     Works on a copy of the network, because the memory format and the device of a module are changed in place.
 
     Args:
-        model: pixels to a tuple of tensors.
+        model: prepared rows to a tuple of tensors.
         device: where to run.
         compiled: use `torch.compile`, which takes long to begin with; for tens of thousands of pictures.
     """
@@ -58,9 +59,10 @@ class TorchRuntime:
         moved = moved.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._model: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = torch.compile(moved) if compiled else moved
 
-    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """(B, C, H, W) uint8 pixels to one float32 array (B, …) for each tap."""
-        x = torch.from_numpy(pixels).to(self._device).to(memory_format=torch.channels_last)
+    def run(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Prepared rows (B, …) to one float32 array (B, …) for each tap."""
+        x = torch.from_numpy(rows).to(self._device)
+        x = x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
         low = numerics(str(self._device)) == BFLOAT16
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=low):
             return [out.float().contiguous().cpu().numpy() for out in self._model(x)]
@@ -86,24 +88,26 @@ def numerics(device: str) -> str:
     return BFLOAT16 if torch.device(device).type == "cuda" else FLOAT32
 
 
-def choose(wanted: str, device: str, n: int, size: tuple[int, ...]) -> Literal["torch", "openvino"]:
+def choose(wanted: str, device: str, n: int, spec: Spec) -> Literal["torch", "openvino"]:
     """The runtime to try.
 
     Args:
         wanted: "torch" or "openvino" are taken as they are; "auto" decides.
         device: on anything but a CPU, "auto" is "torch".
-        n: pictures to compute.
-        size: (C, H, W) of one.
+        n: examples to compute.
+        spec: what one of them is; "auto" is "torch" for all but pictures.
 
     Example:
-        >>> choose("auto", "cpu", 1000, (3, 224, 224)), choose("auto", "cpu", 1000, (3, 32, 32))
+        >>> from regraft.spec import InputSpec
+        >>> large, small = (InputSpec((3, side, side)) for side in (224, 32))
+        >>> choose("auto", "cpu", 1000, large), choose("auto", "cpu", 1000, small)
         ('openvino', 'torch')
     """
     if wanted == "torch" or wanted == "openvino":
         return wanted
     if wanted != "auto":
         raise CacheError(f"unknown runtime {wanted!r}. Use runtime='auto', 'torch' or 'openvino'")
-    pays = n * size[-1] * size[-2] >= _PAYS_FROM_PIXELS
+    pays = len(spec.size) == 3 and n * spec.size[-1] * spec.size[-2] >= _PAYS_FROM_PIXELS
     return "openvino" if torch.device(device).type == "cpu" and pays else "torch"
 
 
@@ -111,7 +115,7 @@ def build(model: nn.Module, name: str, device: str, size: tuple[int, ...]) -> Ch
     """A runtime of that name, or PyTorch with the reason why not.
 
     Args:
-        model: pixels to a tuple of tensors.
+        model: prepared rows to a tuple of tensors.
         name: "torch" or "openvino".
         device: where PyTorch runs.
         size: (C, H, W) of one picture.
@@ -129,19 +133,19 @@ def build(model: nn.Module, name: str, device: str, size: tuple[int, ...]) -> Ch
         return Chosen(TorchRuntime(model, device), "torch", reason)
 
 
-def checked(chosen: Chosen, model: nn.Module, device: str, taps: list[str], pixels: np.ndarray) -> Chosen:
-    """The runtime if it agrees with PyTorch on some pictures, else PyTorch with the reason.
+def checked(chosen: Chosen, model: nn.Module, device: str, taps: list[str], rows: np.ndarray) -> Chosen:
+    """The runtime if it agrees with PyTorch on some examples, else PyTorch with the reason.
 
     Args:
         chosen: the runtime to check.
         model: what it was built from.
         device: where PyTorch runs.
         taps: names for the message.
-        pixels: (B, C, H, W) uint8; the first `CHECKED` are looked at.
+        rows: prepared, (B, …); the first `CHECKED` are looked at.
     """
     if chosen.name == "torch":
         return chosen
-    sample = pixels[:CHECKED]
+    sample = rows[:CHECKED]
     with torch.inference_mode():
         reference = [out.numpy() for out in model(torch.from_numpy(sample))]
     reason = _disagreement(chosen, taps, reference, sample)
@@ -156,7 +160,9 @@ def _disagreement(chosen: Chosen, taps: list[str], reference: list[np.ndarray], 
     for name, theirs, ours in zip(taps, outputs, reference, strict=True):
         if theirs.shape != ours.shape:
             return f"{chosen.name} gives shape {theirs.shape} at {name}, PyTorch {ours.shape}"
-        difference = float(np.abs(theirs - ours).max()) / max(float(ours.std()), 1e-6)
+        if not np.array_equal(np.isnan(theirs), np.isnan(ours)):  # which mark the places beyond an example's end
+            return f"{chosen.name} and PyTorch differ in what is not a number at {name}"
+        difference = float(np.nanmax(np.abs(theirs - ours))) / max(float(np.nanstd(ours)), 1e-6)
         # Not "difference > TOLERANCE": that is false for a NaN.
         if not difference <= TOLERANCE:
             return f"{chosen.name} differs from PyTorch by {difference:.2g} standard deviations at {name}"

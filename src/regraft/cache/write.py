@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from regraft.cache import format
 from regraft.cache.format import Meta, Shard
+from regraft.cache.ragged import lengths
 from regraft.digest import digest_file
 from regraft.errors import CacheError
 
@@ -50,6 +52,7 @@ class Writer:
         self._meta = meta
         self._limit = format.shard_rows(meta)
         self._keys: list[str] = []
+        self._lengths: list[int] = []
         self._file: FileIO | None = None
         self._path = Path()
         self.bytes = 0
@@ -71,7 +74,7 @@ class Writer:
 
         Args:
             keys: the example of each row.
-            rows: (B, …), in any number type; stored in the cache's.
+            rows: (B, …), in any number type; stored in the cache's. Rows of different lengths are padded with NaN.
 
         Raises:
             CacheError: a row has another shape, or numbers too large for the number type of the cache.
@@ -88,20 +91,22 @@ class Writer:
         part = format.part_of(self._path)
         with self._file as file:
             file.seek(0)
-            _write_all(file, format.header(len(self._keys), self._meta))
-        shard = Shard(self._path, tuple(self._keys), digest_file(part))
+            ragged = tuple(self._lengths) if self._meta.ragged else None
+            shard = Shard(self._path, tuple(self._keys), "", ragged)
+            _write_all(file, format.header(shard.units, self._meta))
+        shard = replace(shard, sha256=digest_file(part))
         part.replace(self._path)
-        self._file, self._keys = None, []
+        self._forget()
         format.write_shard(shard)
 
     def _fit(self, rows: np.ndarray) -> np.ndarray:
-        if rows.shape[1:] != self._meta.shape:
+        if rows.shape[2 if self._meta.ragged else 1 :] != self._meta.unit:
             raise CacheError(f"rows of shape {rows.shape[1:]} for a cache of shape {self._meta.shape}")
         with np.errstate(over="ignore"):
             fitted = np.ascontiguousarray(rows, dtype=self._meta.dtype)
-        if fitted.dtype.itemsize < rows.dtype.itemsize and not np.isfinite(fitted).all() and np.isfinite(rows).all():
+        if fitted.dtype.itemsize < rows.dtype.itemsize and np.isinf(fitted).any() and not np.isinf(rows).any():
             raise CacheError(
-                f"features reach {abs(rows).max():.3g}, too large for {self._meta.dtype.name}. "
+                f"features reach {np.nanmax(abs(rows)):.3g}, too large for {self._meta.dtype.name}. "
                 "Use frozen_pass(…, dtype='float32')"
             )
         return fitted
@@ -110,6 +115,10 @@ class Writer:
         if self._file is None:
             self._start()
         assert self._file is not None
+        if self._meta.ragged:
+            counts = lengths(rows)
+            self._lengths.extend(counts.tolist())
+            rows = np.concatenate([row[:count] for row, count in zip(rows, counts, strict=True)])
         try:
             _write_all(self._file, rows.tobytes())
         except OSError:
@@ -125,10 +134,13 @@ class Writer:
         self._file = format.part_of(self._path).open("wb", buffering=0)
         _write_all(self._file, format.header(0, self._meta))
 
+    def _forget(self) -> None:
+        self._file, self._keys, self._lengths = None, [], []
+
     def _discard(self) -> None:
         if self._file is not None:
             self._file.close()
-            self._file, self._keys = None, []
+            self._forget()
         # A shard without its JSON does not count, so that what is left of it is only bytes to free.
         format.part_of(self._path).unlink(missing_ok=True)
 

@@ -15,22 +15,34 @@ from regraft.errors import DataError
 
 @click.command()
 @click.argument("model_dir", type=click.Path(path_type=Path))
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True)
 @click.option("--device", default="cpu", show_default=True, help="Where PyTorch works.")
 @click.option("--trust-code", is_flag=True, help="Call the Python function that the model names as its architecture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
-def command(model_dir: Path, inputs: tuple[Path, ...], device: str, trust_code: bool, as_json: bool) -> None:
-    """Classify INPUTS, pictures or folders of pictures, with the model in MODEL_DIR."""
+def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: bool, as_json: bool) -> None:
+    """Classify INPUTS, files or folders of them, with the model in MODEL_DIR.
+
+    For a model of texts, what is no file is a text itself.
+    """
     model = load(model_dir, device=device, trust_code=trust_code)
     bad: list[Problem] = []
-    found = model.predict(list(inputs), on_bad=bad.append)
+    texts = model.bundle.input.modality == "text"
+    given = [one if texts and not _is_there(one) else Path(one) for one in inputs]
+    found = model.predict(given, on_bad=bad.append)
     if as_json:
         print_result([_facts(one, model.classes) for one in found])
     else:
         table_console().print(_table(found))
     if bad:
         told = "\n".join(f"  {problem}" for problem in bad)
-        raise DataError(f"{len(bad)} pictures cannot be read and have no answer:\n{told}\nLeave them out.")
+        raise DataError(f"{len(bad)} {model.medium.noun}s cannot be read and have no answer:\n{told}\nLeave them out.")
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # a text may be too long for a file name, or hold what none may
+        return False
 
 
 def _table(found: list[Prediction]) -> Table:

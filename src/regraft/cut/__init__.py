@@ -7,6 +7,7 @@ Law: `join(*split(traced, cut))` equals the model bit for bit, for every legal c
 
 from regraft.cut.cuts import Cut, Traced, describe, from_plain, to_plain
 from regraft.cut.linear import as_modules, linear_layers
+from regraft.cut.of_source import trace_source
 from regraft.cut.surgery import around, between, copy_graph, join, replaced, split
 from regraft.cut.tracing import trace
 from regraft.cut.training import measuring, set_training, statistics
@@ -29,4 +30,5 @@ __all__ = [
     "statistics",
     "to_plain",
     "trace",
+    "trace_source",
 ]

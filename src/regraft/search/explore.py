@@ -14,7 +14,7 @@ from pathlib import Path
 
 from regraft.search.clock import Clock
 from regraft.search.features import Means
-from regraft.search.ideas import Idea, ideas, viewed
+from regraft.search.ideas import Idea, has_views, ideas, viewed
 from regraft.search.study import STUDY, Study
 from regraft.search.trial import TRAINING, Trial, train_trial
 
@@ -47,7 +47,8 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     best = sorted(tried, key=lambda pair: merit(pair[1]), reverse=True)[: math.ceil(len(tried) / KEPT)]
     second = [_run(idea, study, probe, means, folder, clock, short=False) for idea, _ in best]
     done = [(idea, trial) for (idea, _), trial in zip(best, second, strict=True) if trial is not None]
-    more = [viewed(idea, probe.prospect) for idea, _ in sorted(done, key=lambda pair: merit(pair[1]))[-1:]]
+    best = sorted(done, key=lambda pair: merit(pair[1]))[-1:] if has_views(probe.prospect) else []
+    more = [viewed(idea, probe.prospect) for idea, _ in best]
     fits = study.once("views fit the time", lambda: all(clock.spent + idea.plan.seconds <= end for idea in more))
     third = [_run(idea, study, probe, means, folder, clock, short=False) for idea in more if fits]
     return [trial for trial in [*first, *second, *third] if trial is not None]

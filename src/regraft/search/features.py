@@ -14,7 +14,7 @@ import numpy as np
 
 from regraft.cache import FeatureCache, PassReport, Tap, default_root, frozen_pass
 from regraft.cut import Traced
-from regraft.data import SPLITS, Dataset, Problem, Transform
+from regraft.data import SPLITS, Dataset, Problem, transform_for
 from regraft.probe import derived
 from regraft.run import Listener, Silent
 from regraft.source import Source
@@ -30,7 +30,7 @@ class Means:
         runtime: of frozen layers: "auto", "torch" or "openvino".
         device: of everything that PyTorch does.
         seed: of all that is drawn.
-        skip_bad: leave out pictures that turn out to be unreadable, instead of raising.
+        skip_bad: leave out examples that turn out to be unreadable, instead of raising.
         listener: who is told.
     """
 
@@ -77,7 +77,7 @@ class Features:
         self.data = data
         self.tally = Tally()
         self._source = source
-        self._traced = traced
+        self.traced = traced
         self._means = means
         self._caches: dict[tuple[Tap, int], FeatureCache] = {}  # of each tap in each view
         self._derived = derived(self._stored, traced, len(self.labels("train")))
@@ -95,11 +95,11 @@ class Features:
         return self.data.split(split).labels
 
     def fill(self, taps: Sequence[Tap], splits: Sequence[str] = SPLITS, view: int = 0) -> None:
-        """Compute what is missing at some taps, in one pass over one view of the pictures of some splits.
+        """Compute what is missing at some taps, in one pass over one view of the examples of some splits.
 
         Raises:
             CacheError: the disk is full. Finished rows stay.
-            DataError: some pictures cannot be read. All other rows stay.
+            DataError: some examples cannot be read. All other rows stay.
         """
         listener, what = self._means.listener, f"frozen layers, view {view}" if view else "frozen layers"
         bad: list[Problem] = []
@@ -107,10 +107,10 @@ class Features:
         caches, report = frozen_pass(
             replace(self.data, examples=wanted),
             self._source,
-            self._traced,
+            self.traced,
             taps,
             root=self._means.root,
-            transform=Transform(self._source.input, view),
+            transform=transform_for(self._source.input, view),
             runtime=self._means.runtime,
             device=self._means.device,
             progress=lambda done, total: listener.progress(what, done, total),
@@ -121,7 +121,7 @@ class Features:
         self.tally = self.tally.plus(report)
         if report.computed and view:
             cost = f"{report.seconds:.1f} s of frozen layers, {report.bytes / 1e6:.1f} MB"
-            listener.say(f"View {view} of {report.computed} pictures: {cost}.")
+            listener.say(f"View {view} of {report.computed} examples: {cost}.")
         if report.computed and report.fallback_reason:
             listener.say(f"Frozen layers ran on {report.runtime}: {report.fallback_reason}")
 

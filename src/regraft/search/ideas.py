@@ -17,6 +17,7 @@ from regraft.probe import ProbeResult
 from regraft.search.prospect import Prospect
 from regraft.search.starts import with_values
 from regraft.search.trial import plans_for
+from regraft.source import example_rows
 from regraft.tune import RECIPES, Plan, Recipe, frozen_prefix, tap_name
 
 # Stages below the head that are trained, for few and for many examples of a class.
@@ -64,6 +65,11 @@ def ideas(prospect: Prospect, n_classes: int) -> Iterator[Iterator[Idea]]:
     return (_deeper(prospect, probe, n_classes) for probe in _starts(prospect))
 
 
+def has_views(prospect: Prospect) -> bool:
+    """Whether examples have other versions than the plain one: pictures and recordings do, texts do not."""
+    return not prospect.source.input.ragged
+
+
 def viewed(idea: Idea, prospect: Prospect) -> Idea:
     """The same idea, learnt from several views of each picture, which are averaged at prediction if that helps.
 
@@ -72,21 +78,21 @@ def viewed(idea: Idea, prospect: Prospect) -> Idea:
         prospect: the source; each view is a frozen pass over its training and validation pictures.
     """
     recipe = idea.recipe.with_(name=f"{idea.name}, {VIEWS} views", views=VIEWS, average_views="auto")
-    pictures = sum(len(prospect.features.labels(split)) for split in ("train", "val"))
-    seconds = idea.plan.seconds + (VIEWS - 1) * pictures * _seconds_a_picture(prospect, idea.plan)
+    examples = sum(len(prospect.features.labels(split)) for split in ("train", "val"))
+    seconds = idea.plan.seconds + (VIEWS - 1) * examples * _seconds_an_example(prospect, idea.plan)
     return Idea(recipe.name, recipe, idea.probe, replace(idea.plan, recipe=recipe, seconds=seconds))
 
 
-def _seconds_a_picture(prospect: Prospect, plan: Plan) -> float:
-    """Of a frozen pass: as it was in this run or, where all rows were there already, as timed on a few pictures."""
+def _seconds_an_example(prospect: Prospect, plan: Plan) -> float:
+    """Of a frozen pass: as it was in this run or, where all rows were there already, as timed on a few examples."""
     tally = prospect.features.tally
     if tally.computed:
         return tally.seconds / tally.computed
-    pixels = torch.zeros(8, *prospect.source.input.size)
+    rows = example_rows(prospect.source.input, 8)
     prefix, began = frozen_prefix(plan, prospect.source, prospect.traced), time.perf_counter()
     with torch.no_grad():
-        prefix(pixels)
-    return (time.perf_counter() - began) / len(pixels)
+        prefix(rows)
+    return (time.perf_counter() - began) / len(rows)
 
 
 def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[Idea]:

@@ -10,7 +10,7 @@ import torch
 
 from regraft import cut, probe
 from regraft.cache import Tap, recall, remember
-from regraft.cut import Traced, trace
+from regraft.cut import Traced, trace_source
 from regraft.data import Dataset
 from regraft.digest import digest_package
 from regraft.probe import DepthProfile, depth_profile, taps_wanted
@@ -45,11 +45,12 @@ def traced_source(source: Source, root: Path | None = None) -> Traced:
     """
 
     def whole() -> Traced:
-        return trace(source.model, torch.zeros(2, *source.input.size), name=source.uri)
+        return trace_source(source)
 
     if root is None or source.arch.startswith("python:"):
         return whole()
-    key = [source.arch, source.arch_args, source.input.size, torch.__version__, digest_package("regraft.cut")]
+    kind = [source.input.modality, source.input.size]
+    key = [source.arch, source.arch_args, kind, torch.__version__, digest_package("regraft.cut")]
     if (found := recall(root, "cuts", key)) is not None:
         return cut.from_plain(found[0], lambda: whole().graph, source.uri)
     traced = whole()

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from regraft.cache import Tap
-from regraft.data import Transform, load_pixels
+from regraft.cache import Tap, is_ragged
+from regraft.data import load_rows, transform_for
 from regraft.probe import ProbeResult
 from regraft.search.features import Features, Means
 from regraft.search.prospect import Prospect
@@ -69,7 +69,7 @@ class Trial:
         return np.mean([probabilities(self.network, each) for each in rows], axis=0)
 
     def delivered(self) -> Network:
-        """The whole network, from pixels 0..255 to class scores."""
+        """The whole network, from prepared rows to class scores."""
         state = self.network.state_dict()
         source, traced = self.prospect.source, self.prospect.traced
         return full_network(source, traced, self.plan.taps, self.network.head, state, recipe=self.plan.recipe)
@@ -185,7 +185,7 @@ def right(trial: Trial, split: str) -> np.ndarray:
 
 
 def rows_at(prospect: Prospect, plan: Plan, split: str, *, augment_seed: int | None = None) -> Rows:
-    """The rows that a plan's network takes: pooled features, activations at its cut, or pixels.
+    """The rows that a plan's network takes: features, activations at its cut, or what the source takes.
 
     Args:
         prospect: whose features.
@@ -208,15 +208,17 @@ def view_at(prospect: Prospect, plan: Plan, split: str, view: int, *, augment_se
             features.fill(plan.taps, (split,), view)  # in one pass
         return ArrayRows(joined(features, plan.taps, split, view), labels)
     if plan.cut == "input":
-        pixels = load_pixels(features.data.split(split), Transform(prospect.source.input, view))
+        prepared = load_rows(features.data.split(split), transform_for(prospect.source.input, view))
         augment = plan.recipe.augment if augment_seed is not None else "none"
-        return ArrayRows(pixels, labels, augment=augment, seed=augment_seed or 0)
+        return ArrayRows(prepared, labels, augment=augment, seed=augment_seed or 0)
     return features.activations(Tap(plan.cut), split, view)
 
 
 def joined(features: Features, taps: tuple[Tap, ...], split: str, view: int = 0) -> np.ndarray:
-    """The pooled rows of several taps side by side, (N, D)."""
+    """The rows of several taps side by side, (N, D); those of one tap with places of their own as (N, L, D)."""
     n = len(features.labels(split))
+    if len(taps) == 1 and is_ragged(features.traced, taps[0]):
+        return features(taps[0], split, view)
     return np.concatenate([features(tap, split, view).reshape(n, -1) for tap in taps], axis=1)
 
 

@@ -9,9 +9,11 @@ from; `build(source.arch, source.arch_args)` is always the same architecture aga
 from regraft.source.arch import build, canonical_arch, expects
 from regraft.source.catalogue import WEIGHT_FILES, load_source
 from regraft.source.folder import write_source
+from regraft.source.front import example_inputs, example_rows, front
 from regraft.source.graph_files import is_graph
 from regraft.source.request import MissingInput
 from regraft.source.source import LoadReport, Source, describe, make_source, with_random_weights
+from regraft.source.spectrogram import for_sound
 from regraft.source.tf1 import contents, is_tf1, read_variables
 
 __all__ = [
@@ -23,7 +25,11 @@ __all__ = [
     "canonical_arch",
     "contents",
     "describe",
+    "example_inputs",
+    "example_rows",
     "expects",
+    "for_sound",
+    "front",
     "is_graph",
     "is_tf1",
     "load_source",

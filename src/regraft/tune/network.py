@@ -1,11 +1,12 @@
 """Network: body, pools and head as one module, above a cut or from the input.
 
-Shape letters: B rows of one batch, C channels, H height, W width, D features, K classes.
+Shape letters: B rows of one batch, L places (tokens), D features, K classes.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -13,11 +14,11 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, fx, nn
 
-from regraft.cache import Pool, Tap, TapModel
+from regraft.cache import RAGGED, RaggedFront, Tap, TapModel, make_pool, mask_of, row_shape
 from regraft.cut import Traced, between, copy_graph, set_training
 from regraft.errors import RecipeError
 from regraft.head import NEED_PLACES, parse_layers
-from regraft.source import Source
+from regraft.source import Source, front
 from regraft.tune.edit import edited
 from regraft.tune.lora import adapt, adapted_layers, merge
 from regraft.tune.recipe import Recipe
@@ -40,24 +41,20 @@ class Modes:
 
 
 class Network(nn.Module):
-    """From an activation, or from pixels, to class scores.
+    """From an activation, or from prepared rows (pixels, token ids), to class scores.
 
     State names are `body.<name in the source>` and `head.*`, whatever the cut, so that the upper part's state
     loads into the whole network.
 
     Args:
         body: from the start to a tuple of activations; None where the rows are the head's features.
-        pools: one for each tap; turns the activation at `which` into (B, D).
+        pools: one for each tap; turns the activation at `which` into (B, D), or into (B, L, D) padded with NaN.
         which: for each tap, the number of its activation in the body's tuple.
         head: from the joined features to class scores.
-        mean: per channel, for pixels 0..255; None where the start is no picture.
-        std: likewise.
+        front: from rows to the tuple of tensors that the body takes; None where that is the rows themselves.
         modes: what `train()` switches on in the body.
         logits: the number of the source's own output in the body's tuple; None where its head was dropped.
     """
-
-    mean: Tensor | None
-    std: Tensor | None
 
     def __init__(
         self,
@@ -66,8 +63,7 @@ class Network(nn.Module):
         which: Sequence[int],
         head: nn.Module,
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        front: nn.Module | None = None,
         modes: Modes | None = None,
         logits: int | None = None,
     ) -> None:
@@ -78,20 +74,21 @@ class Network(nn.Module):
         self.head = head
         self.modes = modes or Modes()
         self.logits = logits
-        self.register_buffer("mean", _per_channel(mean), persistent=False)
-        self.register_buffer("std", _per_channel(std), persistent=False)
+        self.front = front
+        self._takes = sum(node.op == "placeholder" for node in body.graph.nodes) if body is not None else 0
         self.train(False)
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Pixels (B, C, H, W) in 0..255, an activation (B, ...), or features (B, D), to scores (B, K)."""
+        """Prepared rows, an activation (B, ...), or features (B, D), to scores (B, K)."""
         return self.head(self.features(batch))
 
     def features(self, batch: Tensor) -> Tensor:
-        """What the head reads, (B, D)."""
+        """What the head reads, (B, D), or (B, L, D) padded with NaN."""
         if self.body is None:
             return batch
-        activations = self._activations(batch)
-        pooled = [pool(activations[i]) for pool, i in zip(self.pools, self.which, strict=True)]
+        inputs = self._inputs(batch)
+        activations, mask = self.body(*inputs[: self._takes]), mask_of(inputs)
+        pooled = [pool(activations[i], mask) for pool, i in zip(self.pools, self.which, strict=True)]
         return pooled[0] if len(pooled) == 1 else torch.cat(pooled, 1)
 
     def source_logits(self, batch: Tensor) -> Tensor:
@@ -106,13 +103,11 @@ class Network(nn.Module):
             raise RecipeError(
                 "the source's own head is not part of this network. Keep it: recipe.with_(keep_source_head=True)."
             )
-        return self._activations(batch)[self.logits]
-
-    def _activations(self, batch: Tensor) -> tuple[Tensor, ...]:
         assert self.body is not None
-        if self.mean is not None and self.std is not None:
-            batch = (batch.float() / 255 - self.mean) / self.std
-        return self.body(batch)
+        return self.body(*self._inputs(batch)[: self._takes])[self.logits]
+
+    def _inputs(self, batch: Tensor) -> tuple[Tensor, ...]:
+        return (batch,) if self.front is None else self.front(batch)
 
     def train(self, mode: bool = True) -> Self:
         """Switch batch norms and dropout as the plan wants them; exported graphs know no other modes."""
@@ -125,16 +120,16 @@ class Network(nn.Module):
 
 
 class Prefix(nn.Module):
-    """Frozen layers below a cut, in eval mode for good: from pixels to the one activation of a tap model."""
+    """Frozen layers below a cut, in eval mode for good: from prepared rows to the one activation of a tap model."""
 
     def __init__(self, taps: TapModel) -> None:
         super().__init__()
         self.taps = taps
         self.eval()
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, C, H, W) in 0..255 to (B, ...)."""
-        return self.taps(pixels)[0]
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, ...) as prepared to (B, ...) at the cut."""
+        return self.taps(rows)[0]
 
 
 def network_above(
@@ -154,7 +149,7 @@ def network_above(
         start: name of a cut, "input", or "output" (the head alone, on pooled features).
         taps: what the head reads.
         head: reads the taps' pooled features, joined; its tensors are copied.
-        source: whose input normalisation belongs to the network; needed where start is "input".
+        source: whose front belongs to the network; needed where start is "input".
         modes: see Network.
         keep_source_head: whether the body goes on to the source's own output.
     """
@@ -163,26 +158,23 @@ def network_above(
         return Network(None, (), (), head)
     names = list(dict.fromkeys([tap.cut for tap in taps] + ["output"] * keep_source_head))
     body = copy_graph(between(traced, start, names))
-    pools = [make_pool(traced, tap) for tap in taps]
+    pools = [make_pool(traced, tap, flat=True) for tap in taps]
     which = [names.index(tap.cut) for tap in taps]
     logits = names.index("output") if keep_source_head else None
+    return Network(body, pools, which, head, front=_front(traced, start, source), modes=modes, logits=logits)
+
+
+def _front(traced: Traced, start: str, source: Source | None) -> nn.Module | None:
     if start != "input":
-        return Network(body, pools, which, head, modes=modes, logits=logits)
+        return RaggedFront() if traced.cut(start).layout == RAGGED else None
     if source is None:
-        raise ValueError("a network from the input needs its source, for mean and std")
-    mean, std = source.input.mean, source.input.std
-    return Network(body, pools, which, head, mean=mean, std=std, modes=modes, logits=logits)
-
-
-def make_pool(traced: Traced, tap: Tap) -> nn.Module:
-    """What turns a tap's activation (B, ...) into columns (B, D); grid 0 keeps every value."""
-    cut = traced.cut(tap.cut)
-    return Pool(cut.shape, cut.layout, tap.grid) if tap.grid else nn.Flatten()
+        raise ValueError("a network from the input needs its source, for what stands before it")
+    return front(source.input)
 
 
 def feature_width(traced: Traced, taps: Sequence[Tap]) -> int:
     """D of the joined taps."""
-    return sum(make_pool(traced, tap)(torch.zeros(1, *traced.cut(tap.cut).shape)).shape[1] for tap in taps)
+    return sum(math.prod(row_shape(traced, tap)) for tap in taps)
 
 
 def head_shape(traced: Traced, taps: Sequence[Tap], layers: str) -> tuple[tuple[int, ...], str]:
@@ -201,10 +193,10 @@ def full_network(
     *,
     recipe: Recipe | None = None,
 ) -> Network:
-    """The delivered model: from pixels 0..255 to class scores, with a trained upper part grafted in.
+    """The delivered model: from prepared rows to class scores, with a trained upper part grafted in.
 
     Args:
-        source: gives the lower layers and the normalisation.
+        source: gives the lower layers and what stands before them.
         traced: its graph.
         taps: what the head reads.
         head: its tensors are copied.
@@ -229,7 +221,3 @@ def full_network(
         raise ValueError(f"the trained part does not fit this network: it also has {unknown[:5]}")
     merge(network.body, layers)
     return network
-
-
-def _per_channel(values: Sequence[float] | None) -> Tensor | None:
-    return None if values is None else torch.tensor(values).view(-1, 1, 1)

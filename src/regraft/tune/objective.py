@@ -56,9 +56,13 @@ def balanced(labels: Sequence[int] | np.ndarray, n_classes: int) -> Tensor:
 
 
 def noisy(rows: Tensor, share: float) -> Tensor:
-    """Rows (B, C, ...) with Gaussian noise of a share of each channel's standard deviation in the batch."""
+    """Rows (B, C, ...) with Gaussian noise of a share of each channel's standard deviation in the batch.
+
+    Padding (NaN) counts for nothing, and stays.
+    """
     axes = [axis for axis in range(rows.ndim) if axis != 1]
-    return rows + share * rows.std(axes, unbiased=False, keepdim=True) * torch.randn_like(rows)
+    away = rows - rows.nanmean(axes, keepdim=True)
+    return rows + share * away.square().nanmean(axes, keepdim=True).sqrt() * torch.randn_like(rows)
 
 
 def mixed(rows: Tensor, shares: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

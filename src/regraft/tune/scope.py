@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from regraft.cache import Tap
 from regraft.cut import Cut, Traced, between, linear_layers, statistics
 from regraft.errors import RecipeError
-from regraft.head import NEED_PLACES, make_head, parse_layers
+from regraft.head import NEED_PLACES, WITH_PLACES, make_head, parse_layers
 from regraft.probe import ProbeResult
 from regraft.tune.edit import edited
 from regraft.tune.lora import adapters, require_peft
@@ -137,7 +137,7 @@ def _own_taps(recipe: Recipe, traced: Traced, probe: ProbeResult | None, kind: s
 
 
 def _highest_with_places(recipe: Recipe, traced: Traced, top: Cut) -> Cut:
-    found = [cut for cut in traced.cuts[1:] if cut.index <= top.index and cut.layout in ("NCHW", "NHWC", "NLC")]
+    found = [cut for cut in traced.cuts[1:] if cut.index <= top.index and cut.layout in WITH_PLACES]
     found = [cut for cut in found if cut.shape[-1] > 1]  # pooled, but not yet flattened
     if not found:
         raise RecipeError(

@@ -61,8 +61,8 @@ def fresh_head(recipe: Recipe, traced: Traced, taps: Sequence[Tap], n_classes: i
 
 
 def frozen_prefix(plan: Plan, source: Source, traced: Traced) -> nn.Module:
-    """The layers below the plan's cut, from pixels 0..255 to its activation: for rows without a cache."""
-    return Prefix(TapModel(traced, [Tap(plan.cut)], source.input.mean, source.input.std))
+    """The layers below the plan's cut, from prepared rows to its activation: for rows without a cache."""
+    return Prefix(TapModel(traced, [Tap(plan.cut)], source.input))
 
 
 def upper_network(plan: Plan, source: Source, traced: Traced, head: nn.Module, *, seed: int = 0) -> Network:
