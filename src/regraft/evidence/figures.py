@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -239,14 +240,14 @@ def training_curves(rows: Sequence[dict[str, Any]]) -> Picture:
                 ms=3.5,
                 lw=1.6,
                 color=SERIES[i % len(SERIES)],
-                label=_shortened(run, 34 if narrow else 80) or None,
+                label=textwrap.fill(run, 30 if narrow else 80) or None,
             )
         axes.set_xlabel("updates")
         axes.set_ylabel("right on validation, %")
         finish(axes, columns=1)
 
-    height = 3.0 + 0.25 * len(runs)  # names of runs stand above one another
-    return draw("curves", f"Validation accuracy over updates: {'; '.join(last)}.", plot, height, height)
+    wide, narrow = (3.0 + 0.22 * sum(1 + len(run) // most for run in runs) for most in (80, 30))  # names take lines
+    return draw("curves", f"Validation accuracy over updates: {'; '.join(last)}.", plot, wide, narrow)
 
 
 def _last(rows: Sequence[dict[str, Any]], run: str) -> float:

@@ -27,6 +27,7 @@ from regraft.probe import taps_wanted
 from regraft.search import Trial
 
 FILTERS, CHANNELS, EXCITING, WATCHED = 64, 6, 6, 4
+FILTER_SIDE = 36  # at which the smallest filters are drawn, in whole factors
 TILE = 96  # side of one picture in a strip
 WINDOWS = 8  # occluding squares along a side
 
@@ -58,7 +59,7 @@ def first_filters(model: nn.Module) -> Image.Image | None:
 
     Example:
         >>> first_filters(nn.Sequential(nn.Conv2d(3, 8, 5))).size
-        (152, 19)
+        (312, 39)
     """
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3]
     if not convolutions or min(convolutions[0].kernel_size) < 2:
@@ -66,7 +67,7 @@ def first_filters(model: nn.Module) -> Image.Image | None:
     weights = convolutions[0].weight.detach().numpy()[:FILTERS]
     low, high = (end((1, 2, 3), keepdims=True) for end in (weights.min, weights.max))
     squares = (255 * (weights - low) / np.maximum(high - low, 1e-12)).astype(np.uint8).transpose(0, 2, 3, 1)
-    factor = max(1, 18 // squares.shape[1])
+    factor = max(1, FILTER_SIDE // squares.shape[1])
     tiles = [np.asarray(square).repeat(factor, 0).repeat(factor, 1) for square in squares]
     tiles = [np.pad(tile, ((2, 2), (2, 2), (0, 0)), constant_values=128) for tile in tiles]
     rows = [np.concatenate(tiles[i : i + 16], axis=1) for i in range(0, len(tiles), 16)]

@@ -100,6 +100,7 @@ def environment() -> Any:
     )
     for name, show in (("percent", percent), ("points", points), ("seconds", seconds), ("size", size)):
         environment.filters[name] = _unbroken(show)
+    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%")
     environment.filters |= {"count": count, "figure": significant, "cell": _markdown_cell}
     return environment
 
@@ -196,6 +197,7 @@ def _page(run: Run) -> dict[str, Any]:
     return {
         "title": _title(run),
         "metrics": run.metrics,
+        "source": source_name(run.metrics["source"]),
         "data": run.data,
         "noun": noun,
         "headline": headline(run, noun),
@@ -352,7 +354,7 @@ def _plan(plan: dict[str, Any]) -> dict[str, Any]:
         if totals[state]
     ]
     plain = plan | ({"taps": taps_in_words(plan["taps"])} if "taps" in plan else {})
-    facts = {name: plain[key] for name, key in FACTS.items() if plain.get(key) not in (None, "")}
+    facts = {name: plain[key] for name, key in FACTS.items() if plain.get(key) not in (None, "", 0, "output")}
     return {"rows": rows, "states": states, "facts": facts}
 
 
