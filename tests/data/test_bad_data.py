@@ -165,7 +165,7 @@ def test_every_bad_row_of_a_table(photos: Path):
     ("name", "content", "said"),
     [
         ("a.csv", b"image,label\n\xff\xfe,cat\n", "UTF-8"),
-        ("a.csv", b"", "has no pictures"),
+        ("a.csv", b"", "has no rows"),
         ("a.jsonl", b'{"image": "a.png", "label": 1}\n[1, 2]\n', "line 2"),
         ("a.jsonl", b"{broken\n", "line 1"),
         ("a.parquet", b"PAR1 but not really", "not a readable Parquet file"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from regraft.cli.flags import flags
 from regraft.cli.terminal import print_result, table, table_console
@@ -78,10 +80,13 @@ def _show_source(source: Source, as_json: bool) -> None:
     ends = {stage.name for stage in traced.stages}
     for cut in facts["cuts"]:
         style = "bold" if cut["name"] in ends else None
-        shape = " × ".join(map(str, cut["shape"]))
+        sizes = ["L", *cut["shape"][1:]] if cut["layout"] == "ragged" else cut["shape"]
+        shape = " × ".join(map(str, sizes))
         shown.add_row(cut["name"], shape, str(cut["stage"]), f"{cut['params_below']:,}", style=style)
     console.print(shown)
     console.print("Bold cuts end a stage: probes look there.")
+    if any(cut["layout"] == "ragged" for cut in facts["cuts"]):
+        console.print("L is the number of tokens, which differs between examples.")
     if "variables" in facts:
         variables = table("variable", "shape", title=f"{len(facts['variables'])} variables")
         for name, shape in facts["variables"].items():
@@ -93,11 +98,7 @@ def _show_source(source: Source, as_json: bool) -> None:
 
 
 def _show_data(data: Dataset, as_json: bool) -> None:
-    sizes = data.sizes()
-    facts = {
-        **data_facts(data),
-        "sizes": {"width": sizes.width, "height": sizes.height, "modes": sizes.modes},
-    }
+    facts = {**data_facts(data), "sizes": _size_facts(data)}
     if as_json:
         print_result(facts)
         return
@@ -108,6 +109,24 @@ def _show_data(data: Dataset, as_json: bool) -> None:
     for name in data.classes:
         shown.add_row(name, *(str(facts["counts"][split].get(name, 0)) for split in splits))
     console.print(shown)
-    console.print(f"width {sizes.width}, height {sizes.height} (min, median, max); modes {sizes.modes}")
+    console.print(_sizes_in_words(facts["sizes"]), soft_wrap=True, markup=False)
     for problem in data.problems:
         console.print(f"problem: {problem}", soft_wrap=True, markup=False)
+
+
+def _size_facts(data: Dataset) -> dict[str, Any]:
+    """How large the examples are, in the words of their modality; (smallest, median, largest) where there are three."""
+    sizes = data.sizes()
+    if data.modality == "text":
+        return {"characters": sizes.width, "encodings": sizes.modes}
+    if data.modality == "audio":
+        seconds = np.array([e.width / e.height for e in data.examples])
+        spread = tuple(round(float(value), 3) for value in (seconds.min(), np.median(seconds), seconds.max()))
+        return {"seconds": spread, "rates": dict(Counter(e.height for e in data.examples).most_common())}
+    return {"width": sizes.width, "height": sizes.height, "modes": sizes.modes}
+
+
+def _sizes_in_words(facts: dict[str, Any]) -> str:
+    spreads = [f"{name} {values}" for name, values in facts.items() if isinstance(values, tuple)]
+    counts = [f"{name} {values}" for name, values in facts.items() if isinstance(values, dict)]
+    return f"{', '.join(spreads)} (min, median, max); {', '.join(counts)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -22,13 +22,17 @@ class Locator(Protocol):
         ...
 
 
-@runtime_checkable
 class Decoded(Locator, Protocol):
     """A place of an example that is not encoded."""
 
     def opened(self, content: bytes) -> Any:
         """The picture, text or recording whose content this is."""
         ...
+
+
+def is_decoded(locator: Locator) -> TypeGuard[Decoded]:
+    """Whether a locator opens its own content."""
+    return hasattr(locator, "opened")  # a tenth of the time of isinstance, and asked for every row of a table
 
 
 @dataclass(frozen=True, slots=True)

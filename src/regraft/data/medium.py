@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from regraft.data.audio.sound import SOUND_SUFFIXES, Sound, open_sound, quality
-from regraft.data.locate import Decoded, Locator
+from regraft.data.locate import Locator, is_decoded
 from regraft.data.picture import SUFFIXES as PICTURE_SUFFIXES
 from regraft.data.picture import confirm_whole, open_picture
 from regraft.data.text.opening import SUFFIXES as TEXT_SUFFIXES
@@ -45,11 +45,11 @@ class Medium:
 
     def key(self, locator: Locator, content: bytes) -> str:
         """The content key of an example."""
-        return digest_bytes(content if isinstance(locator, Decoded) else self.canonical(content))
+        return digest_bytes(content if is_decoded(locator) else self.canonical(content))
 
     def open(self, locator: Locator, content: bytes) -> Any:
         """The picture, text or recording."""
-        return locator.opened(content) if isinstance(locator, Decoded) else self.decode(content)
+        return locator.opened(content) if is_decoded(locator) else self.decode(content)
 
 
 def _look_at_picture(picture: Image.Image, content: bytes) -> tuple[int, int, str]:

@@ -100,7 +100,9 @@ def _list(where: str | Path | Arrays, modality: Modality | None) -> Listing:
         example = {"image": "picture.jpg", "text": "review.txt", "audio": "word.wav"}[listing.modality]
         return _filled(listing, str(path), f"one folder per class: {path}/CLASS/{example}")
     listing = _list_file(path, modality)
-    return _filled(listing, str(path), f"one line per example, with the columns {listing.modality} and label")
+    if not listing.rows and not listing.bad:
+        raise DataError(f"{path} has no rows. Expected one for each example, with a first line such as: text,label")
+    return listing
 
 
 def _list_file(path: Path, modality: Modality | None) -> Listing:

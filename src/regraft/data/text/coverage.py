@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,12 +24,12 @@ class Coverage:
 
     Args:
         n: number of texts.
-        tokens: in all of them, whole, special tokens included; of words, known or not.
+        tokens: (or words) looked up in all of them, known or not; special ones are not.
         known: share of the tokens (or words) that the vocabulary knows, 0 to 1.
         unknown: the most frequent of the others and how often they occur.
         pieces: tokens per word (fertility: Rust et al., 2021, arXiv:2012.15613).
         cut: texts that are longer than the network reads.
-        lost: share of all tokens that are cut off.
+        lost: share of what would be read that is cut off.
         blank: texts without a single known word.
     """
 
@@ -47,7 +46,8 @@ class Coverage:
         """What a person should know, in words; empty if the vocabulary suits the texts."""
         found = []
         if self.known < _KNOWN:
-            examples = ", ".join(repr(word) for word, _ in self.unknown[:5])
+            words = sorted(self.unknown, key=lambda pair: not any(map(str.isalnum, pair[0])))  # signs last
+            examples = ", ".join(repr(word) for word, _ in words[:5])
             found.append(f"the vocabulary knows {self.known:.0%} of the words; unknown are {examples}, ...")
         if self.pieces > _PIECES:
             found.append(f"a word takes {self.pieces:.1f} tokens: the source hardly knows this language or these words")
@@ -77,28 +77,17 @@ def coverage(dataset: Dataset, spec: TextSpec) -> Coverage:
         (0.75, (('bad', 2),), 1, 1)
     """
     tokenizer = tokens_of(spec)
-    lengths, words, unknown = [], 0, Counter[str]()
-    known_per_text = []
-    for i in range(len(dataset)):
-        found = tokenizer.examine(dataset.open(i))
-        unknown.update(found.unknown)
-        lengths.append(len(found.ids))
-        words += found.words
-        known_per_text.append(found.words - len(found.unknown))
-    return _summed(spec, lengths, words, unknown, known_per_text)
-
-
-def _summed(
-    spec: TextSpec, lengths: Sequence[int], words: int, unknown: Counter[str], known_per_text: Sequence[int]
-) -> Coverage:
-    tokens = sum(lengths) + (unknown.total() if spec.kind == "words" else 0)
+    texts = [tokenizer.examine(dataset.open(i)) for i in range(len(dataset))]
+    unknown = Counter(word for text in texts for word in text.unknown)
+    tokens = sum(text.looked_up for text in texts)
+    over = [max(0, text.length - spec.length) for text in texts]
     return Coverage(
-        n=len(lengths),
+        n=len(texts),
         tokens=tokens,
         known=1 - unknown.total() / max(1, tokens),
         unknown=tuple(unknown.most_common(_SHOWN)),
-        pieces=sum(lengths) / max(1, words) if spec.kind == "tokenizer" else 1.0,
-        cut=sum(length > spec.length for length in lengths),
-        lost=sum(max(0, length - spec.length) for length in lengths) / max(1, sum(lengths)),
-        blank=sum(known < 1 for known in known_per_text),
+        pieces=tokens / max(1, sum(text.words for text in texts)),
+        cut=sum(n > 0 for n in over),
+        lost=sum(over) / max(1, sum(text.length for text in texts)),
+        blank=sum(len(text.unknown) == text.looked_up for text in texts),
     )

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
+from string import punctuation
 from typing import Any
 
 from regraft.data.text.opening import Opened, Pair
@@ -14,21 +16,24 @@ from regraft.spec import TextSpec
 
 # Clitics stay whole ('s, 'll), as in the vocabularies of word vectors; every other sign is a word of its own.
 _PIECES = re.compile(r"'\w+|\w+|[^\w\s]")
+_SIGNS = punctuation + "“”‘’„«»…–—¿¡"
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a tokenizer makes of a text, before it is cut to length.
+    """What a vocabulary makes of a text.
 
     Args:
-        ids: of every token, the special ones included.
-        unknown: the words or signs that the vocabulary does not know, in order.
-        words: number of words that the tokens stand for.
+        length: of the row, before it is cut.
+        looked_up: tokens that were looked up, known or not; special ones are not.
+        words: number of words that these tokens stand for.
+        unknown: those that the vocabulary does not know, in order.
     """
 
-    ids: list[int]
-    unknown: list[str]
+    length: int
+    looked_up: int
     words: int
+    unknown: list[str]
 
 
 class SubwordTokenizer:
@@ -53,22 +58,19 @@ class SubwordTokenizer:
         return _encoded(self._cutting, text).ids
 
     def examine(self, text: Opened) -> Tokens:
-        """All of the tokens, and what is unknown."""
+        """How many tokens there are, and what is unknown."""
         found = _encoded(self._whole, text)
         parts = text if isinstance(text, Pair) else (text,)
-        unknown = [
-            parts[sequence][slice(*offsets)]
-            for sequence, token, offsets in zip(found.sequence_ids, found.ids, found.offsets, strict=True)
-            if token == self._unknown and sequence is not None
-        ]
-        words = set(zip(found.sequence_ids, found.word_ids, strict=True)) - {(None, None)}
-        return Tokens(found.ids, unknown, len(words))
+        tokens = zip(found.sequence_ids, found.word_ids, found.ids, found.offsets, strict=True)
+        own = [token for token in tokens if token[0] is not None]
+        unknown = [parts[part][slice(*offsets)] for part, _, token, offsets in own if token == self._unknown]
+        return Tokens(len(found.ids), len(own), len({token[:2] for token in own}), unknown)
 
 
 class WordLookup:
     """A list of words; an id is the number of a line. Words that are not in it are dropped.
 
-    A word is looked up as it is written, then in lower case, then without the signs around and inside it.
+    A word is looked up as it is written, then in lower case, then without the signs around it, then in pieces.
 
     Args:
         spec: of kind "words".
@@ -81,19 +83,29 @@ class WordLookup:
 
     def __call__(self, text: Opened) -> list[int]:
         """Ids of the first `length` known words; a pair is one text after the other."""
-        return self.examine(text).ids[: self._length]
+        known = (number for _, number in self._look_up(text) if number is not None)
+        return list(islice(known, self._length))
 
     def examine(self, text: Opened) -> Tokens:
-        """All of the known words, and the others."""
-        parts = text if isinstance(text, Pair) else (text,)
-        found = [pair for part in parts for written in part.split() for pair in self._look_up(written)]
-        ids = [number for _, number in found if number is not None]
-        return Tokens(ids, [word for word, number in found if number is None], len(found))
+        """How many words there are, and which are unknown."""
+        found = list(self._look_up(text))
+        unknown = [word for word, number in found if number is None]
+        return Tokens(len(found) - len(unknown), len(found), len(found), unknown)
 
-    def _look_up(self, written: str) -> Iterator[tuple[str, int | None]]:
-        whole = self._find(written)
-        pieces = [written] if whole is not None else _PIECES.findall(written)
-        yield from ((piece, self._find(piece)) for piece in pieces)
+    def _look_up(self, text: Opened) -> Iterator[tuple[str, int | None]]:
+        for part in text if isinstance(text, Pair) else (text,):
+            for written in part.split():
+                yield from ((piece, self._find(piece)) for piece in self._pieces(written))
+
+    def _pieces(self, written: str) -> list[str]:
+        """The longest parts that are known: all of it, or what is between the signs, or its words."""
+        if self._find(written) is not None:
+            return [written]
+        core = written.strip(_SIGNS)
+        if core and self._find(core) is not None:
+            before, _, after = written.partition(core)
+            return [*before, core, *after]
+        return _PIECES.findall(written)
 
     def _find(self, word: str) -> int | None:
         number = self._number.get(word)
