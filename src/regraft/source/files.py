@@ -34,6 +34,8 @@ _PLAIN_VALUES: list[Any] = [
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
     *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
+_MOST_ENTRIES, _DEEPEST = 200_000, 64
+_SLACK = 64 << 20  # values that need not be in a file: those of repeated numbers, and what packing saves
 _PLAIN_GLOBALS = ("collections.OrderedDict", "torch._utils._rebuild_tensor_v2")
 
 
@@ -133,15 +135,19 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _refuse_program(path: Path) -> None:
-    """A program of torch.export: PyTorch opens it by unpickling and by evaluating expressions in it."""
+def _check_members(path: Path) -> None:
+    """Refuse, before it is opened, a zip that PyTorch would take too much memory or run code for."""
     try:
         with zipfile.ZipFile(path) as archive:
-            is_program = any(name.endswith(("models/model.json", "serialized_exported_program.json"))
-                             for name in archive.namelist())  # fmt: skip
+            names, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # a damaged file is explained by its reader
-    if is_program:
+    if size > path.stat().st_size + _SLACK:
+        raise SourceError(
+            f"{path} would unpack to {size:,} bytes, far more than its own size, which weights do not; PyTorch writes "
+            "them unpacked. Copy or download it again"
+        )
+    if any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
         raise SourceError(
             f"{path} is a program of torch.export, which PyTorch cannot open without running code that it may carry "
             "(torch.export.load unpickles parts of it and evaluates its size expressions). If you trust its maker, "
@@ -151,7 +157,7 @@ def _refuse_program(path: Path) -> None:
 
 
 def _read_torch(path: Path) -> Any:
-    _refuse_program(path)
+    _check_members(path)
     try:
         with torch.serialization.safe_globals(_PLAIN_VALUES):
             return torch.load(path, weights_only=True, map_location="cpu")
@@ -208,7 +214,7 @@ def _first_global(data: bytes) -> str:
 def _flatten(content: Any, path: Path) -> Checkpoint:
     tensors, ignored = {}, []
     if isinstance(content, Mapping):
-        for name, value in _walk(content, ""):
+        for name, value in _entries(content, path):
             if isinstance(value, torch.Tensor):
                 tensors[name] = value
             else:
@@ -218,14 +224,31 @@ def _flatten(content: Any, path: Path) -> Checkpoint:
             f"{path} holds no named tensors, only {', '.join(ignored[:5]) or type(content).__name__}; "
             "expected a state_dict. Save one: torch.save(model.state_dict(), 'net.pt') and pass net.pt"
         )
+    claimed = sum(tensor.nbytes for tensor in tensors.values())
+    if claimed > 4 * path.stat().st_size + _SLACK:  # tensors may share numbers, and can repeat a few without end
+        raise SourceError(
+            f"{path} claims tensors of {claimed:,} bytes, far more than it holds. Save plain copies: "
+            "torch.save({name: value.clone() for name, value in model.state_dict().items()}, 'net.pt')"
+        )
     return Checkpoint(tensors, tuple(ignored))
 
 
-def _walk(content: Mapping[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
+def _entries(content: Mapping[Any, Any], path: Path) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything, unless there is no end to it."""
+    for count, entry in enumerate(_walk(content, "", 0)):
+        if count > _MOST_ENTRIES:
+            raise SourceError(
+                f"{path} holds dictionaries inside dictionaries without end; expected a state_dict. Save one: "
+                "torch.save(model.state_dict(), 'net.pt') and pass net.pt"
+            )
+        yield entry
+
+
+def _walk(content: Mapping[Any, Any], where: str, depth: int) -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of everything; an optimizer's state is one entry, as it holds no weights."""
     for key, value in content.items():
         name = f"{where}{key}"
-        if isinstance(value, Mapping) and value and "optim" not in str(key):
-            yield from _walk(value, f"{name}.")
+        if isinstance(value, Mapping) and value and "optim" not in str(key) and depth < _DEEPEST:
+            yield from _walk(value, f"{name}.", depth + 1)
         else:
             yield name, value

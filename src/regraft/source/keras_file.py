@@ -215,16 +215,7 @@ def _shape(file: _File, request: Request) -> tuple[int, int, int]:
     if len(found) != 4:
         raise SourceError(f"{file.path} takes an input of shape {found}, expected pictures (None, H, W, C)")
     height, width, channels = found[1:]
-    asked = request.input.size if request.input else (channels or 3, height or 224, width or 224)
-    if not request.input and not (height and width):
-        request.input_or(None, asked)  # says what is missing
-    wrong = [n for n, m in zip((channels, height, width), asked, strict=True) if n and n != m]
-    if wrong:
-        raise SourceError(
-            f"{file.path} takes pictures of (C, H, W) = {(channels, height, width)}, asked for {tuple(asked)}. Pass "
-            f"input=InputSpec(size=({channels}, {height}, {width}))"
-        )
-    return int(asked[0]), int(asked[1]), int(asked[2])
+    return request.size_or((channels, height, width))
 
 
 def _batch_shape(layer: Mapping[str, Any]) -> list[Any] | None:

@@ -204,16 +204,7 @@ def _input(path: Path, model: Any, request: Request) -> tuple[str, tuple[int, in
         raise SourceError(f"{path} takes an input of shape {dims}, expected pictures (N, C, H, W) or (N, H, W, C)")
     channels_last = dims[1] not in (1, 3) and dims[3] in (1, 3)
     channels, height, width = (dims[3], dims[1], dims[2]) if channels_last else dims[1:]
-    asked = request.input.size if request.input else (channels or 3, height or 224, width or 224)
-    if not request.input and not (height and width):
-        request.input_or(None, asked)  # says what is missing
-    wrong = [n for n, m in zip((channels, height, width), asked, strict=True) if n and n != m]
-    if wrong:
-        raise SourceError(
-            f"{path} takes pictures of {channels} x {height} x {width} (0: any), asked for {tuple(asked)}. Pass "
-            f"input=InputSpec(size=({channels}, {height}, {width}))"
-        )
-    return inputs[0].name, (asked[0], asked[1], asked[2]), channels_last
+    return inputs[0].name, request.size_or((channels, height, width)), channels_last
 
 
 def _output(path: Path, model: Any, asked: str) -> str:
