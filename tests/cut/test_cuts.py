@@ -83,7 +83,7 @@ class TestNames:
 
     def test_description_is_json(self, traced: Traced) -> None:
         rows = json.loads(json.dumps(describe(traced)))
-        assert rows[0] == {"name": "input", "shape": [3, 16, 16], "stage": 0, "params_below": 0}
+        assert rows[0] == {"name": "input", "shape": [3, 16, 16], "layout": "NCHW", "stage": 0, "params_below": 0}
         assert len(rows) == len(traced.cuts)
 
 

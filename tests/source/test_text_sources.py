@@ -17,7 +17,7 @@ from damage import mutations
 from regraft.cut import join, split, trace
 from regraft.data.text import tokens_of
 from regraft.errors import SourceError
-from regraft.source import Source, build, load_source, with_random_weights, write_source
+from regraft.source import Source, build, describe, load_source, with_random_weights, write_source
 from regraft.spec import InputSpec, TextSpec
 
 transformers = pytest.importorskip("transformers")
@@ -268,6 +268,12 @@ def test_a_folder_of_our_own_brings_it_back(tmp_path: Path) -> None:
     assert (again.input, again.weights_digest, again.arch_args) == (
         source.input, source.weights_digest, source.arch_args
     )  # fmt: skip
+
+
+def test_a_description_holds_no_vocabulary(tmp_path: Path) -> None:
+    saved(tmp_path)
+    told = describe(load_source(str(tmp_path)))["input"]
+    assert told["length"] == 512 and len(told["vocabulary"]) == 64
 
 
 def test_classes_and_what_was_not_used(tmp_path: Path) -> None:

@@ -163,14 +163,15 @@ def from_plain(facts: dict[str, Any], make_graph: Callable[[], fx.GraphModule], 
 
 
 def describe(traced: Traced) -> list[dict[str, Any]]:
-    """The legal cuts as plain values, in order of the flow.
+    """The legal cuts as plain values, in order of the flow; a free length is that of the traced example.
 
     Example:
         >>> from torch import nn, zeros
         >>> from regraft.cut import trace
         >>> describe(trace(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), zeros(2, 3)))[1]
-        {'name': '0', 'shape': [5], 'stage': 0, 'params_below': 20}
+        {'name': '0', 'shape': [5], 'layout': 'NC', 'stage': 0, 'params_below': 20}
     """
     return [
-        {"name": c.name, "shape": list(c.shape), "stage": c.stage, "params_below": c.params_below} for c in traced.cuts
+        {"name": c.name, "shape": list(c.shape), "layout": c.layout, "stage": c.stage, "params_below": c.params_below}
+        for c in traced.cuts
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from regraft.digest import digest_state
+from regraft.digest import digest_json, digest_state
 from regraft.source.arch import build
 from regraft.spec import Spec
 
@@ -160,7 +160,7 @@ def describe(source: Source) -> dict[str, Any]:
         "arch": source.arch,
         "arch_args": source.arch_args,
         "params": source.n_params,
-        "input": source.input.to_dict(),
+        "input": _input_facts(source.input),
         "licence": source.licence,
         "origin": source.origin,
         "classes": len(source.classes),
@@ -169,6 +169,12 @@ def describe(source: Source) -> dict[str, Any]:
         "kinds": dict(Counter(layer["kind"] for layer in layers)),
         "layers": layers,
     }
+
+
+def _input_facts(spec: Spec) -> dict[str, Any]:
+    """A spec without the content of its vocabulary, which can be megabytes: its digest tells it from others."""
+    facts = spec.to_dict()
+    return facts | {"vocabulary": digest_json(facts["vocabulary"])} if "vocabulary" in facts else facts
 
 
 def _layers(model: nn.Module) -> list[dict[str, Any]]:
