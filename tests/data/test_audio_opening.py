@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sounds import encoded, tone
 
 from regraft.data.audio import Quality, Sound, open_sound, quality
 from regraft.data.bad import BadExample
+from regraft.errors import MissingExtra
 
 HUM = tone()
 WAVE = encoded(HUM.samples)
@@ -73,6 +75,10 @@ def test_stereo_becomes_the_mean_of_its_channels() -> None:
         (WAVE[: HEADER // 2], "unreadable", "end is missing"),
         (WAVE[:-2], "truncated", "7,998 of the 8,000 bytes"),
         (WAVE[: HEADER + 8], "truncated", "8 of the 8,000 bytes"),
+        (encoded(HUM.samples, format="WAVEX")[:-100], "truncated", "7,900 of the 8,000 bytes"),
+        (encoded(HUM.samples, format="AIFF")[:-100], "truncated", "bytes that its header claims"),
+        (encoded(HUM.samples, format="AU")[:-100], "truncated", "7,900 of the 8,000 bytes"),
+        (b"RIFF\0\0\0\0WAVE" + bytes(10_000_000), "unreadable", "damaged"),
         (encoded(HUM.samples, format="FLAC")[:-40], "unreadable", "end is missing"),
         (encoded(HUM.samples, format="OGG")[:2000], "unreadable", "end is missing"),
         (encoded(HUM.samples, format="MP3")[:-400], "truncated", "of 4,000 samples"),
@@ -112,6 +118,12 @@ def test_damage_never_raises_anything_else(seed: int) -> None:
             assert np.isfinite(open_sound(bytes(content)).samples).all()
         except BadExample as error:
             assert error.kind in ("unreadable", "truncated", "too large", "empty file")
+
+
+def test_without_the_decoder_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(MissingExtra, match=r"soundfile is needed to open recordings.*regraft\[audio\]"):
+        open_sound(WAVE)
 
 
 def test_silence_and_clipping_are_measured() -> None:

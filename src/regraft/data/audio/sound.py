@@ -6,7 +6,6 @@ Shape letters: T samples, K channels.
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from regraft.data.bad import BadExample
 from regraft.errors import MissingExtra
 
 SOUND_SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"))
-_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF", "AU")
+_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF", "AU")
 # A header is a stranger's: an hour and a half at 48 kHz is more than anybody labels as one example.
 _MOST_VALUES, _MOST_CHANNELS, _RATES = 1 << 28, 64, (100, 1 << 20)
 _FULL_SCALE = 0.999  # 16-bit sound reaches 0.99997; lossy formats come a little below what they were given
-_OPEN_END = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # sizes in WAV headers of those who write to a pipe: until the end
+_MOST_CHUNKS = 1000  # of a WAV file, before its samples
+_OPEN_END = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # sizes in headers of those who write to a pipe: until the end
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def _opened(content: bytes) -> Iterator[Any]:
     if not content:
         raise BadExample("empty file", "it has no bytes")
     soundfile = _soundfile()
-    _check_riff(content)
+    _check_end(content)
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             _check_header(file)
@@ -128,16 +128,30 @@ def _check_header(file: Any) -> None:
         raise BadExample("empty file", "it has no samples")
 
 
-def _check_riff(content: bytes) -> None:
-    """A WAV file whose end is missing; the decoder would take what is left for the whole."""
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return
+def _check_end(content: bytes) -> None:
+    """An uncompressed file whose end is missing: the decoder would take what is left for the whole."""
+    begin, claimed = _samples_of(content)
+    have = len(content) - begin
+    if claimed not in _OPEN_END and claimed > have:
+        raise BadExample("truncated", f"it holds {have:,} of the {claimed:,} bytes that its header claims")
+
+
+def _samples_of(content: bytes) -> tuple[int, int]:
+    """Where the samples begin and how many bytes of them the header claims; (0, 0) where it does not say so."""
+    if len(content) < 12:
+        return 0, 0
+    if content[:4] == b"FORM":
+        return 8, int.from_bytes(content[4:8], "big")
+    if content[:4] == b".snd":
+        return int.from_bytes(content[4:8], "big"), int.from_bytes(content[8:12], "big")
+    return _data_chunk(content) if content[:4] == b"RIFF" else (0, 0)
+
+
+def _data_chunk(content: bytes) -> tuple[int, int]:
     place = 12
-    while place + 8 <= len(content):
-        name, size = struct.unpack_from("<4sI", content, place)
+    for _ in range(_MOST_CHUNKS):
+        name, size = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
         if name == b"data":
-            have = len(content) - place - 8
-            if size not in _OPEN_END and size > have:
-                raise BadExample("truncated", f"it holds {have:,} of the {size:,} bytes that its header claims")
-            return
+            return place + 8, size
         place += 8 + size + size % 2
+    return 0, 0
