@@ -23,7 +23,8 @@ STICKING_OUT = """(() => {
     const box = e.getBoundingClientRect(), frame = e.closest('figure')?.getBoundingClientRect();
     if (!box.width || e.closest('.skip')) continue;
     const right = frame && e.closest('svg') ? Math.min(edge, frame.right) : edge;
-    if (box.right > right && !e.closest('.scroll')) out.push([e.tagName, e.textContent.slice(0, 40), box.right, right]);
+    if (box.right <= right || (e.closest('.scroll') && e.tagName != 'CAPTION')) continue;
+    out.push([e.tagName, e.textContent.slice(0, 40), box.right, right]);
   }
   return out;
 })()"""
