@@ -37,6 +37,16 @@ def test_inspect_counts_a_dataset(run, pictures):
     assert sum(sum(counts.values()) for counts in facts["counts"].values()) == 60
 
 
+def test_inspect_speaks_of_characters_where_there_are_texts(run, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(12)))
+    assert json.loads(run("inspect", table, "--json").out)["sizes"] == {
+        "characters": [6, 6, 7],
+        "encodings": {"utf-8": 12},
+    }
+    assert "characters (6, 6, 7) (min, median, max)" in run("inspect", table).out
+
+
 def test_tables_for_people(run, pictures, weights):
     source = ("--source", weights, "--arch", TINY)
     assert "params" in run("inspect", weights, "--arch", TINY).out.replace("parameters", "params")

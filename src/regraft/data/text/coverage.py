@@ -47,8 +47,8 @@ class Coverage:
         found = []
         if self.known < _KNOWN:
             words = sorted(self.unknown, key=lambda pair: not any(map(str.isalnum, pair[0])))  # signs last
-            examples = ", ".join(repr(word) for word, _ in words[:5])
-            found.append(f"the vocabulary knows {self.known:.0%} of the words; unknown are {examples}, ...")
+            examples = ", ".join([*(repr(word) for word, _ in words[:5]), *(["..."] if len(words) > 5 else [])])
+            found.append(f"the vocabulary knows {self.known:.0%} of the words; unknown are {examples}")
         if self.pieces > _PIECES:
             found.append(f"a word takes {self.pieces:.1f} tokens: the source hardly knows this language or these words")
         if self.cut > _CUT * self.n:
@@ -84,7 +84,7 @@ def coverage(dataset: Dataset, spec: TextSpec) -> Coverage:
     return Coverage(
         n=len(texts),
         tokens=tokens,
-        known=1 - unknown.total() / max(1, tokens),
+        known=(tokens - unknown.total()) / max(1, tokens),
         unknown=tuple(unknown.most_common(_SHOWN)),
         pieces=tokens / max(1, sum(text.words for text in texts)),
         cut=sum(n > 0 for n in over),
