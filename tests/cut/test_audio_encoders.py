@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from regraft.cache.pool import pooled
 from regraft.cut import join, split, trace
 from regraft.source import build
 
@@ -68,6 +69,18 @@ def test_every_cut(name: str, kind: str, settings: dict[str, Any], shape: tuple[
         for cut in traced.cuts:
             assert torch.equal(join(*split(traced, cut))(rows), wanted), cut
     assert traced.feature.shape == (16,)
+
+
+@pytest.mark.parametrize(("name", "kind", "settings", "shape", "blocks"), ENCODERS[:3])
+def test_pooled_features_do_not_depend_on_how_long_the_recordings_are(
+    name: str, kind: str, settings: dict[str, Any], shape: tuple[int, ...], blocks: str
+) -> None:
+    """Means are taken over time, and never over channels."""
+    model, _ = build(f"hf:{name}", {"config": {"model_type": kind, **settings}})
+    short, long = (trace(model, torch.zeros(2, n)).cuts[2:] for n in (1000, 1403))  # the first two hold samples
+    for one, other in zip(short, long, strict=True):
+        widths = {pooled(cut.shape, cut.layout, 1).channels for cut in (one, other)}
+        assert len(widths) == 1, (one, other)
 
 
 def test_gradients_reach_what_lies_above_a_cut() -> None:
