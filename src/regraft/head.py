@@ -140,9 +140,9 @@ class AttentionPool(nn.Module):
 
     def forward(self, places: torch.Tensor) -> torch.Tensor:
         """(N, L, C) to (N, C)."""
+        beyond, places = places[..., 0].isnan(), places.nan_to_num(0.0)
         scores = places @ self.query / places.shape[2] ** 0.5  # (N, L)
-        weights = scores.masked_fill(scores.isnan(), -torch.inf).softmax(1)
-        return (weights[:, None] @ places.nan_to_num(0.0))[:, 0]
+        return (scores.masked_fill(beyond, -torch.inf).softmax(1)[:, None] @ places)[:, 0]
 
 
 class LastState(nn.Module):

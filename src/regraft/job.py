@@ -17,6 +17,7 @@ from regraft.errors import RunError, SourceError
 from regraft.run import Listener
 from regraft.search import Means
 from regraft.source import Source, load_source
+from regraft.source.spectrogram import for_sound
 from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from regraft.tune import RECIPES, Recipe
 
@@ -72,7 +73,7 @@ class Setting(Opening):
     )
     per_class: int | None = field(default=None, metadata={"help": "Keep this many training examples of each class."})
     seed: int = field(default=0, metadata={"help": "Of all that is drawn."})
-    skip_bad: bool = field(default=False, metadata={"help": "Leave out pictures that cannot be read."})
+    skip_bad: bool = field(default=False, metadata={"help": "Leave out examples that cannot be read."})
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "Where PyTorch works."})
     runtime: Literal["auto", "torch", "openvino"] = field(default="auto", metadata={"help": "What runs frozen layers."})
     cache: Path | None = field(
@@ -151,22 +152,25 @@ def examples(setting: Setting) -> Dataset:
     return read(setting.data, skip_bad=setting.skip_bad).per_class(setting.per_class, setting.seed)
 
 
-def sources(setting: Setting) -> list[Source]:
-    """Every source, opened.
+def sources(setting: Setting, data: Dataset) -> list[Source]:
+    """Every source, opened for some examples.
 
     Raises:
         SourceError: one cannot be found, read, or matched to its architecture.
     """
-    return [open_source(uri, setting) for uri in setting.sources]
+    return [open_source(uri, setting, data) for uri in setting.sources]
 
 
-def open_source(uri: str, opening: Opening) -> Source:
-    """One source.
+def open_source(uri: str, opening: Opening, data: Dataset | None = None) -> Source:
+    """One source; with recordings at hand, one that sees or hears them.
 
     Raises:
         SourceError: it cannot be found, read, or matched to its architecture.
     """
-    return load_source(uri, arch=opening.arch, input=input_spec(opening))
+    source = load_source(uri, arch=opening.arch, input=input_spec(opening))
+    if data is None or data.modality != "audio" or source.input.modality == "text":
+        return source
+    return for_sound(source, data)
 
 
 def input_spec(setting: Opening) -> InputSpec | None:

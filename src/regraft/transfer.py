@@ -77,7 +77,7 @@ def transfer(job: Job, *, data: Dataset | None = None, audience: Listener | None
     clock = Clock(time.monotonic(), job.time_limit, SEARCH_SHARE[job.evidence])
     recipe = job.chosen_recipe
     data = data or examples(job)
-    source = _readable(job)
+    source = _readable(job, data)
     folder = RunFolder.open(run_path(job, data), job.config(), resume=job.resume, audience=audience)
     if folder.is_complete:
         folder.say(f"{folder.path} is already complete.")
@@ -88,12 +88,12 @@ def transfer(job: Job, *, data: Dataset | None = None, audience: Listener | None
         return _conclude(job, folder, replace(decision, why=(*why, *decision.why)), work, clock)
 
 
-def _readable(job: Job) -> Source:
+def _readable(job: Job, data: Dataset) -> Source:
     """The last source, after all have been opened: each can be read, or nothing is begun."""
     *others, last = job.sources
     for uri in others:
-        open_source(uri, job)
-    return open_source(last, job)
+        open_source(uri, job, data)
+    return open_source(last, job, data)
 
 
 def _suited(job: Job, data: Dataset, source: Source, work: Means, folder: RunFolder) -> tuple[Prospect, list[str]]:
@@ -108,13 +108,13 @@ def _suited(job: Job, data: Dataset, source: Source, work: Means, folder: RunFol
         if fitness.verdict == "refuses":
             raise SourceError(fitness.reasons[0])
         return look_at(data, source, work, traced), [f"Careful: {reason}" for reason in fitness.reasons]
-    ranked = rank(data, job.sources, lambda uri: open_source(uri, job), work)
+    ranked = rank(data, job.sources, lambda uri: open_source(uri, job, data), work)
     folder.write_json("ranking.json", [each.to_dict() for each in ranked])
     first = ranked[0]
     if first.fitness.verdict == "refuses":
         raise SourceError(first.fitness.reasons[0])
     places = [f"{place}. {each.source}: {each.reason}." for place, each in enumerate(ranked, 1)]
-    prospect = look_at(data, open_source(first.source, job), work)
+    prospect = look_at(data, open_source(first.source, job, data), work)
     return prospect, [*places, *(f"Careful: {reason}" for reason in first.fitness.reasons)]
 
 

@@ -23,7 +23,8 @@ def command(data: str, as_json: bool, **chosen: Any) -> None:
     """
     job = Job(data=data, **chosen)
     recipe = job.chosen_recipe
-    dataset, opened = examples(job), sources(job)
+    dataset = examples(job)
+    opened = sources(job, dataset)
     with terminal() as listener, means(job, listener) as work:
         plans = [plan_of(look_at(dataset, source, work), recipe, len(dataset.classes)) for source in opened]
     if as_json:

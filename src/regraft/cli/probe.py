@@ -24,7 +24,8 @@ def command(data: str, as_json: bool, **chosen: Any) -> None:
     Nothing is trained by gradient and the test split is not looked at.
     """
     setting = Setting(data=data, **chosen)
-    dataset, opened = examples(setting), sources(setting)
+    dataset = examples(setting)
+    opened = sources(setting, dataset)
     with terminal() as listener, means(setting, listener) as work:
         found = [look_at(dataset, source, work) for source in opened]
     if as_json:

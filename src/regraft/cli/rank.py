@@ -27,7 +27,7 @@ def command(data: str, as_json: bool, **chosen: Any) -> None:
     setting = Setting(data=data, **chosen)
     dataset = examples(setting)
     with terminal() as listener, means(setting, listener) as work:
-        ranked = rank(dataset, setting.sources, lambda uri: open_source(uri, setting), work)
+        ranked = rank(dataset, setting.sources, lambda uri: open_source(uri, setting, dataset), work)
     if as_json:
         print_result([each.to_dict() for each in ranked])
         return

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from regraft.cache import Tap, estimate_bytes
 from regraft.cut import Traced, statistics
+from regraft.errors import RecipeError
 from regraft.head import LinearHead
 from regraft.probe import ProbeResult
 from regraft.source import Source
@@ -63,6 +64,7 @@ def resolve(
         ('input', 0, 800)
     """
     scope = scope_of(recipe, traced, n_classes, probe, n_train)
+    _check_rows(scope, source)
     epochs, updates = epochs_and_updates(recipe, n_train)
     rates = _Rates(scope)
     rows = (*_body_rows(scope, source, rates), *_head_rows(scope, rates, epochs))
@@ -80,6 +82,17 @@ def resolve(
         _cached_bytes(scope, traced, n_train),
         round(seconds, 2),
     )
+
+
+def _check_rows(scope: Scope, source: Source) -> None:
+    """Token ids are names: their mean or their neighbour is another word."""
+    recipe = scope.recipe
+    changing = [name for name in ("mixup", "noise", "augment") if getattr(recipe, name) not in (0.0, "none")]
+    if changing and source.input.modality == "text" and scope.cut == "input":
+        raise RecipeError(
+            f"recipe {recipe.name!r} changes rows ({', '.join(changing)}), and the rows of {source.uri} are token ids, "
+            f"which are names and no amounts. Train above its table: recipe.with_(cut={scope.traced.cuts[1].name!r})."
+        )
 
 
 # rates ----------------------------------------------------------------------------------------------
