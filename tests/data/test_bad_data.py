@@ -166,6 +166,7 @@ def test_every_bad_row_of_a_table(photos: Path):
     [
         ("a.csv", b"image,label\n\xff\xfe,cat\n", "UTF-8"),
         ("a.csv", b"", "has no rows"),
+        ("a.csv", bytes(range(128, 256)) + b"\nx\n", "no text in UTF-8"),
         ("a.jsonl", b'{"image": "a.png", "label": 1}\n[1, 2]\n', "line 2"),
         ("a.jsonl", b"{broken\n", "line 1"),
         ("a.parquet", b"PAR1 but not really", "not a readable Parquet file"),

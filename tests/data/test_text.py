@@ -152,6 +152,18 @@ def test_bad_rows_in_one_message(tmp_path: Path):
     assert [p.kind for p in rest.problems].count("encoding") == 1
 
 
+@pytest.mark.parametrize("cell", ['"never closed', '"closed "too early"', '"so good'])
+def test_a_quotation_mark_that_swallows_rows_is_an_error(tmp_path: Path, cell: str):
+    rows = "".join(f"text {i},{'yes' if i % 2 else 'no'}\n" for i in range(20))
+    (tmp_path / "t.csv").write_text(f'text,label\n{rows}{cell},no\n{rows}good "indeed,no\n')
+    assert "does not split into cells" in _message(tmp_path / "t.csv")
+
+
+def test_what_was_skipped_is_named_if_nothing_is_left(tmp_path: Path):
+    message = _message(_csv(tmp_path / "a.csv", [(" ", "yes"), ("text", "no"), ("", "yes")]), skip_bad=True)
+    assert "a.csv#0: empty text" in message and "at least two" in message and "skip-bad" not in message
+
+
 def test_half_a_character_and_other_values_in_jsonl(tmp_path: Path):
     rows = [{"text": f"text {i}", "label": i % 2} for i in range(60)]
     rows += [{"text": "\ud800", "label": 0}, {"text": ["a"], "label": 1}, {"text": 7, "label": 1}]

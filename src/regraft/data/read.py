@@ -9,7 +9,7 @@ from typing import Any
 
 from regraft.data.arrays import list_arrays, list_digits
 from regraft.data.audio.speakers import speaker_problems
-from regraft.data.check import fatal, notes, unusable
+from regraft.data.check import fatal, listed, notes, unusable
 from regraft.data.dataset import Dataset, Example, Problem
 from regraft.data.examine import Seen, examine
 from regraft.data.folder import list_folder
@@ -62,8 +62,11 @@ def read(
     good = [(row, seen) for row, seen in zip(listing.rows, looked, strict=True) if isinstance(seen, Seen)]
     classes = listing.class_names({row.label for row, _ in good})
     examples = _examples(good, classes, val_fraction, test_fraction)
-    wrong = [unusable(bad, len(bad) + len(good), shown, medium.noun)] if bad and not skip_bad else []
-    wrong += fatal(classes, examples, shown, medium.noun)
+    wrong = fatal(classes, examples, shown, medium.noun)
+    if bad and not skip_bad:
+        wrong.insert(0, unusable(bad, len(bad) + len(good), shown, medium.noun))
+    elif bad and wrong:  # what was left out may be why
+        wrong.insert(0, listed(bad, len(bad) + len(good), medium.noun))
     if wrong:
         raise DataError("\n".join(wrong))
     problems = [*bad, *listing.notes, *notes(classes, examples, medium)]

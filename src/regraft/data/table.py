@@ -179,7 +179,7 @@ def list_table(path: Path, modality: Modality | None = None) -> Listing:
         for number, record in enumerate(_jsonl(path) if path.suffix.lower() == ".jsonl" else _csv(path)):
             columns = columns or find_columns(path, record, modality, _numbers(record))
             _add(listing, path, number, record, columns)
-    except (UnicodeError, csv.Error) as error:
+    except UnicodeError as error:
         raise DataError(f"{path} is not a text table ({error}). Expected UTF-8; save it as CSV UTF-8") from error
     return finish(listing, columns)
 
@@ -254,7 +254,9 @@ def _kind(path: Path, content: dict[Modality, str], paths: str | None, modality:
 
 
 def _no_columns(path: Path, names: list[str], chosen: str | None, numbers: Collection[str]) -> DataError:
-    shown = ", ".join(name.encode("utf-8", "replace").decode() for name in names[:20]) or "(none)"
+    if not all(name.isprintable() for name in names):
+        return DataError(f"the first line of {path} is no text in UTF-8. Expected a first line such as: text,label")
+    shown = ", ".join(names[:20]) or "(none)"
     if chosen is None and len(numbers) > 1:
         return DataError(
             f"{path} is a table of numbers ({shown}). Pretrained networks have nothing to transfer to it; "
@@ -272,7 +274,14 @@ def _csv(path: Path) -> Iterator[dict[Any, Any]]:
         header = file.readline()
         file.seek(0)
         separators = "\t" if path.suffix.lower() == ".tsv" else ",;\t"
-        yield from csv.DictReader(file, delimiter=max(separators, key=header.count))
+        records = csv.DictReader(file, delimiter=max(separators, key=header.count), strict=True)
+        try:
+            yield from records
+        except csv.Error as error:  # without strict, a mark that is never closed swallows the rows after it
+            raise DataError(
+                f"line {records.line_num} of {path} does not split into cells ({error}). Expected quotation marks "
+                f'around the whole cell, and doubled inside: "a ""fine"" film",good'
+            ) from error
 
 
 def _jsonl(path: Path) -> Iterator[dict[Any, Any]]:
