@@ -279,7 +279,7 @@ def _csv(path: Path) -> Iterator[dict[Any, Any]]:
             yield from records
         except csv.Error as error:  # without strict, a mark that is never closed swallows the rows after it
             raise DataError(
-                f"line {records.line_num} of {path} does not split into cells ({error}). Expected quotation marks "
+                f"after line {records.line_num}, {path} does not split into cells ({error}). Expected quotation marks "
                 f'around the whole cell, and doubled inside: "a ""fine"" film",good'
             ) from error
 
