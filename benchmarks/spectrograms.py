@@ -23,7 +23,7 @@ from regraft.data import Dataset, read
 from regraft.data.audio import AudioTransform, Sound
 from regraft.source import Source, example_inputs, front, load_source
 from regraft.source.spectrogram import for_sound
-from regraft.spec import AudioSpec
+from regraft.spec import AudioSpec, InputSpec
 
 NETWORK, BLOCKS = "mobilenetv2_100_imagenet", ("blocks.3", "blocks.4")
 PER_CLASS, BATCH = 36, 60
@@ -31,7 +31,7 @@ PER_CLASS, BATCH = 36, 60
 
 def variants(spec: AudioSpec, source: Source) -> Iterator[tuple[str, AudioSpec, bool]]:
     """(name, input, whether recordings begin at the left edge): the chosen one, and one change at a time."""
-    assert spec.picture and spec.mel
+    assert spec.picture and spec.mel and isinstance(source.input, InputSpec)
     own = replace(spec.picture, mean=source.input.mean, std=source.input.std)
     yield "chosen", spec, False
     yield "at the left edge", spec, True
