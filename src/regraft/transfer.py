@@ -21,7 +21,7 @@ from regraft.evidence import (
     expected_seconds,
     measure,
     render,
-    save_pictures,
+    save_examples,
     wilson,
     write_answers,
 )
@@ -225,7 +225,7 @@ def _write_answers(folder: RunFolder, test: Dataset, probabilities: np.ndarray) 
     rows = answers(test.keys, names, test.labels, probabilities, test.classes)
     write_answers(folder.path / "predictions.csv", rows)
     place = {key: i for i, key in enumerate(test.keys)}
-    save_pictures(folder.path, confident_mistakes(rows), lambda key: test.open(place[key]))
+    save_examples(folder.path, confident_mistakes(rows), lambda key: test.open(place[key]))
 
 
 def _write_trust(folder: RunFolder, found: Findings, train: Dataset) -> None:
@@ -233,7 +233,7 @@ def _write_trust(folder: RunFolder, found: Findings, train: Dataset) -> None:
     if found.suspects:
         write_answers(folder.path / "suspects.csv", found.suspects)
         place = {key: i for i, key in enumerate(train.keys)}
-        save_pictures(folder.path, found.suspects[:MOST_PICTURES], lambda key: train.open(place[key]))
+        save_examples(folder.path, found.suspects[:MOST_PICTURES], lambda key: train.open(place[key]))
 
 
 def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any]) -> None:

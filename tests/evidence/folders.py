@@ -15,7 +15,7 @@ from regraft.evidence import (
     RawRun,
     answers,
     confident_mistakes,
-    save_pictures,
+    save_examples,
     verdict,
     wilson,
     write_answers,
@@ -63,7 +63,7 @@ def _test_split(run: Path, random: np.random.Generator) -> tuple[np.ndarray, np.
     write_answers(run / "predictions.csv", rows)
     write_answers(run / "suspects.csv", confident_mistakes(rows)[:2])
     pixels = random.integers(0, 255, (n, 8, 8), dtype=np.uint8)
-    save_pictures(run, confident_mistakes(rows), lambda key: Image.fromarray(pixels[keys.index(key)]))
+    save_examples(run, confident_mistakes(rows), lambda key: Image.fromarray(pixels[keys.index(key)]))
     right = np.array([row.correct for row in rows])
     return right, right & (random.random(n) > 0.09)
 

@@ -163,7 +163,7 @@ class _Clock:
 @pytest.mark.parametrize("slower", [1.0, 3.0])
 def test_controls_take_no_longer_than_the_fit_did(draw: float, slower: float, case: Case, monkeypatch):
     """Ten seconds for everything, whatever a draw costs, and even if updates take thrice the time foreseen."""
-    clock, evaluation, step = _Clock(), 0.2, 0.05
+    clock, evaluation, step, made = _Clock(), 0.2, 0.05, []
     monkeypatch.setattr(controls, "time", clock)
     monkeypatch.setattr(controls, "scratch_pace", lambda case: Pace(800, step, evaluation))
     point = Point(0, 0.0, case.correct)
@@ -173,8 +173,10 @@ def test_controls_take_no_longer_than_the_fit_did(draw: float, slower: float, ca
         return RawRun("", seed, 0, (point,), seconds=draw)
 
     def scratch(case: Case, data: object, seed: int, *, updates: int, time_limit: float) -> RawRun:
-        clock.passes(min(time_limit, slower * updates * step) + evaluation)
-        return RawRun("", seed, 0, (point, Point(updates, 1.0, case.correct)), seconds=1.0)
+        done = min(updates, int(time_limit / (slower * step)))
+        made.append(done)
+        clock.passes(slower * done * step + evaluation)
+        return RawRun("", seed, 0, (point, Point(done, 1.0, case.correct)), seconds=1.0)
 
     monkeypatch.setattr(controls, "on_fresh_weights", fresh)
     monkeypatch.setattr(controls, "from_scratch", scratch)
@@ -182,7 +184,8 @@ def test_controls_take_no_longer_than_the_fit_did(draw: float, slower: float, ca
     assert clock.now <= 10.0 + 1e-9
     draws = next(c["runs"] for c in found["controls"] if c["name"] == "fresh weights")
     assert draws == {0.5: 5, 1.9: 2, 3.0: 1, 6.0: 1, 9.4: 1}[draw]
-    assert ("scratch" in found["rests_on"]) == (draw < 9)
+    assert ("scratch" in found["rests_on"]) == any(done >= controls.LEAST_SHARE * 800 for done in made)
+    assert bool(made) == (draw < 9)
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(1e9, 9 * 2 - 1 + 9), (40.0, 17 + 1), (12.0, 9)])

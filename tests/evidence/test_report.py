@@ -60,7 +60,7 @@ class _Page(HTMLParser):
 
 
 def _html(run: Path) -> str:
-    return render(run).read_text(encoding="utf-8")
+    return render(run).read_text(encoding="utf-8").replace("\xa0", " ")  # spaces at which no line breaks
 
 
 def _change(run: Path, file: str, **values: object) -> None:

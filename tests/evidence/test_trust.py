@@ -18,7 +18,7 @@ from regraft.evidence import (
     confusion,
     per_class,
     read_answers,
-    save_pictures,
+    save_examples,
     suspected_labels,
     write_answers,
 )
@@ -89,6 +89,6 @@ def test_mistakes_come_most_confident_first_and_no_more_than_asked():
 @pytest.mark.parametrize(("size", "expected"), [((8, 8), (128, 128)), ((640, 320), (128, 64)), ((100, 50), (100, 50))])
 def test_pictures_are_kept_small_and_small_ones_grow(size: tuple, expected: tuple, tmp_path: Path):
     row = Answer("9f", "", "a", "b", 1.0)
-    assert save_pictures(tmp_path, [row], lambda key: Image.new("P", size)) == 1
+    assert save_examples(tmp_path, [row], lambda key: Image.new("P", size)) == 1
     with Image.open(tmp_path / "pictures" / "9f.jpg") as kept:
         assert kept.size == expected

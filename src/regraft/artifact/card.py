@@ -8,7 +8,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from regraft.data.medium import MEDIA
 from regraft.evidence.report import control_in_words, percent, points, source_name, taps_in_words, verdict_in_words
+from regraft.spec import Modality
 
 # Identifiers that the hub knows; any other licence is "other" with its own name beside it.
 _LICENCES = (
@@ -34,7 +36,6 @@ def _template() -> Any:
         "percent": percent,
         "points": points,
         "line": _line,
-        "number": _number,
     }
     return environment.get_template("README.md.j2")
 
@@ -47,9 +48,12 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
         evidence: the run's evidence.json, or nothing.
         dataset: name of the data, or nothing.
     """
-    source, metrics = config["source"], config["metrics"]
+    source, metrics, medium = config["source"], config["metrics"], MEDIA[_modality(config)]
     return _template().render(
         config=config,
+        task=f"{medium.modality}-classification",
+        one=medium.noun,
+        goes_in=_goes_in(config["input"], medium.modality),
         source=source,
         origin_name=source_name(source["uri"]),
         licence=_licence(source["licence"]),
@@ -63,6 +67,28 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
         taps=taps_in_words(config["taps"]),
         dataset=dataset,
         versions=_versions(source["arch"]),
+    )
+
+
+def _modality(config: dict[str, Any]) -> Modality:
+    return config["input"].get("modality", "image")
+
+
+def _goes_in(spec: dict[str, Any], modality: Modality) -> str:
+    """What an example is made into before the network sees it, one sentence."""
+    if modality == "text":
+        what = "tokens of the source's own tokenizer" if spec["kind"] == "tokenizer" else "words of its vocabulary"
+        return f"Texts as {what}, at most {spec['length']} of them; longer texts are cut."
+    if modality == "audio":
+        seconds = spec["samples"] / spec["rate"]
+        seen = ", shown as log-mel spectrograms" if spec["picture"] else ""
+        return f"Recordings at {spec['rate']} samples per second, mono, {seconds:.4g} seconds{seen}."
+    channels, height, width = spec["size"]
+    crop = "the middle is cropped" if spec["crop_mode"] == "center" else "both sides are squeezed"
+    mean, std = (", ".join(map(_number, spec[name])) for name in ("mean", "std"))
+    return (
+        f"Pictures as {channels} × {height} × {width} (channels, height, width): {spec['interpolation']} resize, "
+        f"{crop} (crop_pct {spec['crop_pct']}), scaled to 0..1, mean {mean}, std {std}."
     )
 
 

@@ -14,7 +14,7 @@ from regraft.evidence.predictions import (
     answers,
     confident_mistakes,
     read_answers,
-    save_pictures,
+    save_examples,
     write_answers,
 )
 from regraft.evidence.report import render
@@ -55,7 +55,7 @@ __all__ = [
     "per_class",
     "read_answers",
     "render",
-    "save_pictures",
+    "save_examples",
     "standard_error",
     "suspected_labels",
     "verdict",

@@ -61,19 +61,22 @@ class Control:
         return {"name": self.name, "what": self.what, **figures, **rest}
 
 
-def evidence(runs: Sequence[RawRun], n_train: int, trivial: Sequence[Control] = ()) -> dict[str, Any]:
+def evidence(
+    runs: Sequence[RawRun], n_train: int, trivial: Sequence[Control] = (), *, remedy: str = "--evidence full"
+) -> dict[str, Any]:
     """Everything that follows from the raw runs.
 
     Args:
         runs: of transfer and of the controls.
         n_train: the number of labelled examples that the verdict is about.
         trivial: controls beside the matched ones.
+        remedy: what would let training from scratch come to its end, should it not have done so.
     """
     here = by_arm([run for run in runs if run.n_train == n_train])
     transfer = here.pop("transfer")
     found = benefits(transfer, here)
     end = found["asymptote"]
-    hurried = _hurried(here.get("scratch", []), n_train)
+    hurried = _hurried(here.get("scratch", []), n_train, remedy)
     share = {} if hurried else parts(transfer, here)  # a gain over a control that was cut short says little
     return {
         "verdict": end.finding,
@@ -154,20 +157,20 @@ def _span(difference: float, ci95: tuple[float, float], n: int) -> str:
     return f"{100 * difference:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, N = {n})"
 
 
-def _hurried(scratch: Sequence[RawRun], n_train: int) -> list[str]:
+def _hurried(scratch: Sequence[RawRun], n_train: int, remedy: str) -> list[str]:
     """A control that had too little time is said to have had too little."""
     _, planned = epochs_and_updates(RECIPES["scratch"], n_train)
     done = min((run.updates for run in scratch), default=0)
     if done >= 0.9 * planned:
         return []
     had = f"had time for {done} of its {planned} updates" if scratch else "was left out for want of time"
-    return [f"Training from scratch {had}; --evidence full lets it finish."]
+    return [f"Training from scratch {had}; {remedy} lets it finish."]
 
 
 def _over_labels(runs: Sequence[RawRun], n_train: int) -> dict[str, Any]:
-    """Learning curves over labelled examples, where there is more than one size."""
-    groups = by_arm(runs)
-    if len({run.n_train for run in groups["transfer"]}) < 2:
+    """Learning curves over labelled examples, of the arms that were run at more than one size."""
+    groups = {name: group for name, group in by_arm(runs).items() if len({run.n_train for run in group}) > 1}
+    if "transfer" not in groups:
         return {}
     curves = {name: label_curve(group) for name, group in groups.items()}
     laws = {name: power_law(curve) for name, curve in curves.items()}

@@ -50,7 +50,7 @@ def measure(case: Case, level: Level, store: RunStore | None = None) -> dict[str
         return {"level": level, **evidence(runs, case.n_train, trivial)}
     limit = math.inf if case.time_limit is None else case.time_limit
     runs = _full(case, store, began + (1 - DEPTH_SHARE) * limit)
-    found = evidence(runs, case.n_train, trivial)
+    found = evidence(runs, case.n_train, trivial, remedy="a longer --time-limit")
     return {"level": level, **found, "depth": depth_effects(case, store, began + limit)}
 
 
@@ -93,7 +93,8 @@ def _scratch_in_time(case: Case, store: RunStore, pace: Pace, until: float) -> l
         return []
     limit = left - pace.start  # the evaluation at its end takes time too
     make = partial(from_scratch, case, case.data, case.means.seed, updates=updates, time_limit=limit)
-    return [store.get("scratch", case.means.seed, case.n_train, make)]
+    run = store.get("scratch", case.means.seed, case.n_train, make)
+    return [run] if run.updates >= LEAST_SHARE * pace.planned else []  # it was slower than was foreseen
 
 
 def _full(case: Case, store: RunStore, until: float) -> list[RawRun]:

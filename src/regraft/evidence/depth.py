@@ -58,7 +58,11 @@ def depth_effects(case: Case, store: RunStore, until: float = math.inf) -> list[
     Returns:
         Rows {cut, variant, accuracy, ci95 (Wilson), n, updates, seconds}, in order of depth.
     """
-    cuts, recipe = _in_time(case, chosen_cuts(case), until - time.perf_counter())
+    wanted = chosen_cuts(case)
+    cuts, recipe = _in_time(case, wanted, until - time.perf_counter())
+    if len(cuts) < len(wanted):
+        left_out = "was left out" if not cuts else f"was looked at above {cuts[0]} only"
+        case.means.listener.say(f"What breaks when layers are parted {left_out}: a longer --time-limit shows it.")
     rows = []
     for cut in cuts:
         for variant in VARIANTS:

@@ -8,6 +8,7 @@ Letters: N examples, D features, K classes.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +17,19 @@ from PIL import Image
 
 from regraft.cache import Tap
 from regraft.data import Dataset
+from regraft.data.audio import Sound
 from regraft.evidence.predictions import Answer, answers
+from regraft.evidence.sounds import spectrogram
 from regraft.evidence.trust import calibration_error, suspected_labels
 from regraft.probe import taps_wanted
 from regraft.search import Trial
 
-ALIKE = 0.8  # cosine of standardised features from which two pictures are compared by their pixels
+ALIKE = 0.8  # cosine of standardised features from which two examples are compared by what people perceive
 SAME = 6  # of the 64 bits of two pictures' hashes that may differ
 CLOSE = 0.03  # mean difference of grey values in 0..1 at 32×32; two hands' same digit hash alike, but differ by more
-MOST_LOOKS = 500  # pairs that are compared by their pixels, the most alike first
+SHINGLE, SHINGLES_SHARED = 5, 0.8  # letters in a run of a text, and the share of them that two near copies have
+LENGTHS = 0.05  # share by which the lengths of two near copies of a recording may differ
+MOST_LOOKS = 500  # pairs that are compared so, the most alike first
 SHOWN = 24
 
 
@@ -127,7 +132,7 @@ def _nearest(rows: np.ndarray, train: np.ndarray, *, own: bool = False) -> tuple
 
 
 def _duplicates(rows: dict[str, np.ndarray], splits: dict[str, Dataset]) -> dict[str, Any]:
-    """Pictures of validation and test that nearly are one of training, by features and then by pixels."""
+    """Examples of validation and test that nearly are one of training: by features, then by what people perceive."""
     pairs = []
     for split in (name for name in ("val", "test") if name in rows):
         cosines, places = _nearest(rows[split], rows["train"])
@@ -140,13 +145,23 @@ def _duplicates(rows: dict[str, np.ndarray], splits: dict[str, Dataset]) -> dict
     return {"duplicates": found}
 
 
-def nearly_same(one: Image.Image, other: Image.Image) -> bool:
-    """Whether two pictures are one, stored at another size or quality: by a difference hash, then by grey values.
+def nearly_same(one: Any, other: Any) -> bool:
+    """Whether two examples are one, stored at another size or quality, or with a few letters changed.
 
     Example:
         >>> ramp = Image.linear_gradient("L")
         >>> nearly_same(ramp, ramp.resize((50, 50))), nearly_same(ramp, ramp.rotate(90))
         (True, False)
+        >>> nearly_same("A fine film, and funny.", "a fine film and funny"), nearly_same("a fine film", "a film")
+        (True, False)
+    """
+    if isinstance(one, Image.Image):
+        return _same_picture(one, other)
+    return _same_sound(one, other) if isinstance(one, Sound) else _same_text(str(one), str(other))
+
+
+def _same_picture(one: Image.Image, other: Image.Image) -> bool:
+    """By a difference hash, then by grey values.
 
     References:
         N. Krawetz, Kind of Like That, 2013 (the difference hash).
@@ -154,6 +169,29 @@ def nearly_same(one: Image.Image, other: Image.Image) -> bool:
     if int((_hash(one) != _hash(other)).sum()) > SAME:
         return False
     return float(np.abs(_grey(one, (32, 32)) - _grey(other, (32, 32))).mean()) <= CLOSE
+
+
+def _same_text(one: str, other: str) -> bool:
+    """By the share of runs of letters that they have in common.
+
+    References:
+        A. Broder, On the resemblance and containment of documents, 1997.
+    """
+    first, second = _shingles(one), _shingles(other)
+    return len(first & second) >= SHINGLES_SHARED * len(first | second)
+
+
+def _shingles(text: str) -> set[str]:
+    letters = " ".join(re.findall(r"\w+", text.lower()))
+    return {letters[i : i + SHINGLE] for i in range(max(1, len(letters) - SHINGLE + 1))}
+
+
+def _same_sound(one: Sound, other: Sound) -> bool:
+    """By their lengths, then by their spectrograms."""
+    if abs(one.seconds - other.seconds) > LENGTHS * max(one.seconds, other.seconds):
+        return False
+    first, second = (np.asarray(spectrogram(sound, 32, 32), dtype=np.float64) / 255 for sound in (one, other))
+    return float(np.abs(first - second).mean()) <= CLOSE
 
 
 def _hash(picture: Image.Image) -> np.ndarray:

@@ -51,6 +51,13 @@ class Run:
             return None
         return path.read_bytes()
 
+    def text(self, key: str) -> str:
+        """The beginning of an example that is a text, if it was kept; empty if not."""
+        path = self.path / PICTURES / f"{key}.txt"
+        if not (key.isalnum() and key.isascii() and path.is_file()):
+            return ""
+        return path.read_text(encoding="utf-8")
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes: as the dataset orders them, then what else the answers mention."""

@@ -25,6 +25,7 @@ from regraft.data import Dataset, Transform, load_pixels
 from regraft.evidence.folder import LOOKS
 from regraft.probe import taps_wanted
 from regraft.search import Trial
+from regraft.spec import InputSpec
 
 FILTERS, CHANNELS, EXCITING, WATCHED = 64, 6, 6, 4
 FILTER_SIDE = 36  # at which the smallest filters are drawn, in whole factors
@@ -33,7 +34,12 @@ WINDOWS = 8  # occluding squares along a side
 
 
 def write_looks(run: Path, chosen: Trial) -> None:
-    """The pictures that cost nothing: filters, and what excites channels of an inner stage (validation split)."""
+    """The pictures that cost nothing: filters, and what excites channels of an inner stage (validation split).
+
+    Of texts and recordings there are none: neither their networks' filters nor their rows are pictures.
+    """
+    if chosen.prospect.features.data.modality != "image":
+        return
     folder = run / LOOKS
     folder.mkdir(exist_ok=True)
     filters = first_filters(chosen.prospect.source.model)
@@ -44,10 +50,12 @@ def write_looks(run: Path, chosen: Trial) -> None:
 
 
 def write_where(run: Path, chosen: Trial) -> None:
-    """Where the delivered model looks, for the first test example of some classes; costs forward passes."""
-    data = chosen.prospect.features.data.split("test")
+    """Where the delivered model looks, for the first test picture of some classes; costs forward passes."""
+    data, spec = chosen.prospect.features.data.split("test"), chosen.prospect.source.input
+    if data.modality != "image" or not isinstance(spec, InputSpec):
+        return
     first = list({label: i for i, label in reversed(list(enumerate(data.labels.tolist())))}.values())[:WATCHED]
-    network, transform = chosen.delivered(), Transform(chosen.prospect.source.input)
+    network, transform = chosen.delivered(), Transform(spec)
     (run / LOOKS).mkdir(exist_ok=True)
     for number, i in enumerate(sorted(first)):
         pixels = load_pixels(_only(data, i), transform)[0]

@@ -1,5 +1,4 @@
-"""Answers on a split, one row per example: `predictions.csv`, and the pictures of the most confident
-mistakes.
+"""Answers on a split, one row per example: `predictions.csv`, and what is shown of the most confident mistakes.
 
 Letters: N examples, K classes.
 """
@@ -7,19 +6,24 @@ Letters: N examples, K classes.
 from __future__ import annotations
 
 import csv
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from regraft.data.audio import Sound
 from regraft.errors import RunError
+from regraft.evidence.sounds import spectrogram
 
 PICTURES = "pictures"
 PICTURE_SIDE = 128  # sharp at the size the report shows them, about 4 kB each
 MOST_PICTURES = 24
+MOST_LETTERS = 400  # of a text that is shown
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,13 @@ def confident_mistakes(rows: Iterable[Answer], most: int = MOST_PICTURES) -> tup
     return tuple(sorted(wrong, key=lambda row: (-row.probability, row.name, row.key))[:most])
 
 
-def save_pictures(run: Path, rows: Iterable[Answer], open_picture: Callable[[str], Image.Image]) -> int:
-    """Keep a thumbnail of each given example in the run folder, as pictures/KEY.jpg.
+def save_examples(run: Path, rows: Iterable[Answer], open_example: Callable[[str], Any]) -> int:
+    """Keep what the report shows of each given example in the run folder: pictures/KEY.jpg, or KEY.txt of a text.
 
     Args:
         run: the run folder.
-        rows: whose pictures to keep, such as `confident_mistakes(...)`.
-        open_picture: gives the picture with a key.
+        rows: whose examples to keep, such as `confident_mistakes(...)`.
+        open_example: gives the picture, text or recording with a key.
 
     Returns:
         How many were written.
@@ -125,8 +129,18 @@ def save_pictures(run: Path, rows: Iterable[Answer], open_picture: Callable[[str
     folder.mkdir(exist_ok=True)
     kept = list(rows)
     for row in kept:
-        _thumbnail(open_picture(row.key)).save(folder / f"{row.key}.jpg", quality=85)
+        _save(open_example(row.key), folder / row.key)
     return len(kept)
+
+
+def _save(opened: Any, path: Path) -> None:
+    if isinstance(opened, Image.Image):
+        _thumbnail(opened).save(path.with_suffix(".jpg"), quality=85)
+    elif isinstance(opened, Sound):
+        spectrogram(opened, PICTURE_SIDE, PICTURE_SIDE).save(path.with_suffix(".jpg"), quality=85)
+    else:
+        text = " ".join(str(opened).split())
+        path.with_suffix(".txt").write_text(textwrap.shorten(text, MOST_LETTERS, placeholder=" …"), encoding="utf-8")
 
 
 def _thumbnail(picture: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
     predictions.csv  the test split: key,name,truth,predicted,probability (`write_answers`)
     suspects.csv     the same columns: training examples whose label (truth) a model that did not see them
                      contradicts (predicted)
-    pictures/        KEY.jpg, thumbnails of the most confident mistakes and of suspects (`save_pictures`)
+    pictures/        KEY.jpg or KEY.txt: the most confident mistakes and suspects in small (`save_examples`)
     looks/           filters.png, channel-N.jpg, where-N.jpg (`looks`)
     evidence.json    verdict "helps" | "no difference" | "hurts"; control, difference, ci95, p, n, sentence;
                      controls [{name, what?, accuracy, n, ci95?, seconds?, runs?, matched?}], of which `what` is shown
@@ -38,6 +38,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from regraft.data.medium import MEDIA
 from regraft.evidence.depth import in_words
 from regraft.evidence.folder import LOOKS, Run, read_run
 from regraft.evidence.predictions import MOST_PICTURES, Answer, confident_mistakes
@@ -193,13 +194,15 @@ def _markdown_cell(value: Any) -> str:
 
 def _page(run: Run) -> dict[str, Any]:
     """Everything the templates show."""
-    noun = "pictures" if run.data.get("modality", "image") == "image" else "examples"
+    one = MEDIA[run.data.get("modality", "image")].noun
+    noun = f"{one}s"
     return {
         "title": _title(run),
         "metrics": run.metrics,
         "source": source_name(run.metrics["source"]),
         "data": run.data,
         "noun": noun,
+        "one": one,
         "headline": headline(run, noun),
         "verdict": verdict_in_words(run.evidence),
         "evidence": _evidence(run),
@@ -467,10 +470,10 @@ def _data_uri(content: bytes, mime: str) -> str:
 
 
 def _tiles(run: Run, rows: Iterable[Answer]) -> list[dict[str, Any]]:
-    """Answers with their thumbnail as a data URI, so that the page is one file."""
+    """Answers with their thumbnail as a data URI, so that the page is one file; of texts, their beginning."""
     tiles = []
     for row in rows:
         picture = run.picture(row.key)
         uri = _data_uri(picture, "jpeg") if picture else ""
-        tiles.append({"answer": row, "picture": uri})
+        tiles.append({"answer": row, "picture": uri, "text": run.text(row.key)})
     return tiles

@@ -1,6 +1,6 @@
 """Trivial controls: the commonest class, and a linear model on the examples as they came.
 
-Letters: N examples, M mel filters, F frames, K classes.
+Letters: N examples, K classes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 
 from regraft.data import Dataset, Transform, load_pixels
 from regraft.evidence.conclude import Control
+from regraft.evidence.sounds import mean_bands
 from regraft.probe.control import SIDE, raw_pixels, small_pixels
 from regraft.probe.logistic import logistic
 from regraft.search import Features, Trial
-from regraft.spec import InputSpec, MelSpec
+from regraft.spec import InputSpec
 
-MELS, WINDOW, HOP, HIGHEST = 40, 0.025, 0.01, 8000  # what recognisers of speech look at, in seconds and Hz
 STRENGTHS, FOLDS = (1.0, 10.0, 100.0), 3  # of the penalty on word counts, the weakest last; and how it is chosen
 
 
@@ -65,8 +65,8 @@ def _pixels(chosen: Trial, seed: int) -> np.ndarray:
 def _words(chosen: Trial, seed: int) -> np.ndarray:
     data = chosen.prospect.features.data
     train, test = (data.split(split) for split in ("train", "test"))
-    model = word_counts(_opened(train), train.labels, seed=seed)
-    return model.predict(_opened(test)) == test.labels
+    model = word_counts(_texts(train), train.labels, seed=seed)
+    return model.predict(_texts(test)) == test.labels
 
 
 def word_counts(texts: list[str], labels: np.ndarray, *, seed: int = 0) -> Any:
@@ -105,25 +105,11 @@ def _mel_bands(chosen: Trial, seed: int) -> np.ndarray:
 
 
 def _bands(recordings: Dataset) -> np.ndarray:
-    return np.stack([mean_log_mel(sound.samples, sound.rate) for sound in _opened(recordings)])
+    return np.stack([mean_bands(recordings.open(i)) for i in range(len(recordings))])
 
 
-def mean_log_mel(samples: np.ndarray, rate: int) -> np.ndarray:
-    """How loud each mel band is on average over a recording, in decibels below its loudest place, float32 (M,).
-
-    Args:
-        samples: float32 (T,).
-        rate: samples per second; bands that it does not reach are silent.
-    """
-    from regraft.data.audio.mel import log_mel
-
-    window, hop = round(WINDOW * rate), max(1, round(HOP * rate))
-    size = 1 << max(9, (window - 1).bit_length())
-    return log_mel(samples, rate, MelSpec(window, hop, size, MELS, 0.0, HIGHEST)).mean(1, dtype=np.float32)
-
-
-def _opened(data: Dataset) -> list[Any]:
-    return [data.open(i) for i in range(len(data))]
+def _texts(data: Dataset) -> list[str]:
+    return [str(data.open(i)) for i in range(len(data))]
 
 
 _LINEAR: dict[str, tuple[str, str, Callable[[Trial, int], np.ndarray]]] = {
