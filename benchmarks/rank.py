@@ -1,0 +1,149 @@
+"""Does the order in which sources are ranked hold after fine-tuning? Kendall's tau, and what the first one costs.
+
+Seven networks on three sets of pictures, ten training examples of each class. Each is fine-tuned from its best cut, by
+the loop that everything else uses, for a few epochs, and measured on the test split; the order is that of `rank`, which
+sees neither. What is done is kept as a line of JSON, so that a run can be stopped and taken up again:
+
+    python benchmarks/rank.py --seeds 2                          # everything, about 25 minutes on two quiet cores
+    python benchmarks/rank.py --sets sign_digits --sources lenet # one cell
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from common import DATA, HERE, store
+from scipy.stats import kendalltau
+
+from regraft.data import Dataset, read
+from regraft.search import Clock, Means, decide, look_at, rank
+from regraft.source import Source, load_source
+from regraft.tune import RECIPES
+
+SETS = ("ants_bees", "sign_digits", "cifar10_small")
+WEIGHTS = DATA / "weights"
+SOURCES: dict[str, Callable[[], Source]] = {
+    "embedded": lambda: load_source("regraft:cifar10-resnet20"),
+    "resnet20": lambda: _resnet("resnet20", "resnet20-12fca82f.th"),
+    "resnet56": lambda: _resnet("resnet56", "resnet56-4bfd9763.th"),
+    "lenet": lambda: load_source(str(WEIGHTS / "lenet_mnist_caffe")),
+    "imagenet": lambda: load_source(str(WEIGHTS / "mobilenetv2_100_imagenet")),
+    "insect": lambda: load_source(str(WEIGHTS / "mobilenetv2_100_inat_insect")),
+    "bird": lambda: load_source(str(WEIGHTS / "mobilenetv2_100_inat_bird")),
+}
+RECIPE = RECIPES["finetune"].with_(epochs=5, min_updates=30, patience=0)
+PER_CLASS, MOST_VAL, MOST_TEST = 10, 100, 400  # test and validation pictures are the same for all seeds
+POINT = 0.01
+
+
+def main() -> None:
+    asked = _arguments()
+    known = _logged(asked.log)
+    for seed in range(asked.seeds):
+        for name in asked.sets:
+            data = _part(read(DATA / "datasets" / name), seed)
+            for line in _cells(name, data, asked.sources, Means(asked.cache, seed=seed), known):
+                known.append(line)
+                with asked.log.open("a", encoding="utf-8") as log:
+                    log.write(json.dumps(line) + "\n")
+                print(line, flush=True)
+    _tell(known)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--sources", nargs="+", choices=list(SOURCES), default=list(SOURCES))
+    parser.add_argument("--log", type=Path, default=HERE / "results" / "rank.jsonl")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "regraft-bench-rank")
+    return parser.parse_args()
+
+
+def _resnet(name: str, file: str) -> Source:
+    return load_source(str(WEIGHTS / file), arch=f"regraft.source.cifar_resnet:{name}")
+
+
+def _logged(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+
+
+def _part(data: Dataset, seed: int) -> Dataset:
+    """Few training pictures, another few for each seed; some of validation and test, always the same."""
+    some = data.per_class(PER_CLASS, seed)
+    chosen = [*some.split("train").examples]
+    for split, most in (("val", MOST_VAL), ("test", MOST_TEST)):
+        examples = data.split(split).examples
+        places = np.unique(np.linspace(0, len(examples) - 1, min(most, len(examples))).astype(int))
+        chosen += [examples[i] for i in places]
+    return replace(data, examples=tuple(chosen))
+
+
+def _cells(name: str, data: Dataset, sources: Sequence[str], means: Means, known: list[dict[str, Any]]):
+    """What is not known yet of one set under one seed: the order of all sources, and each one fine-tuned."""
+    where = {"set": name, "seed": means.seed}
+    mine = [line for line in known if line["set"] == name and line["seed"] == means.seed]
+    if len(sources) == len(SOURCES) and not any("order" in line for line in mine):
+        began, uris = time.perf_counter(), {}
+
+        def open_source(source: str) -> Source:
+            opened = SOURCES[source]()
+            uris[opened.uri] = source
+            return opened
+
+        order = [uris[ranked.source] for ranked in rank(data, SOURCES, open_source, means)]
+        yield where | {"order": order, "seconds": round(time.perf_counter() - began, 1)}
+    done = {line["source"] for line in mine if "source" in line}
+    for source in sources:
+        if source not in done:
+            yield where | {"source": source} | _fine_tuned(data, SOURCES[source](), means)
+
+
+def _fine_tuned(data: Dataset, source: Source, means: Means) -> dict[str, Any]:
+    began = time.perf_counter()
+    prospect = look_at(data, source, means)
+    with tempfile.TemporaryDirectory() as folder:
+        clock = Clock(time.monotonic())
+        trial = decide(prospect, RECIPE, len(data.classes), means, folder=Path(folder), clock=clock).chosen
+    accuracy = float((trial.probabilities("test").argmax(1) == data.split("test").labels).mean())
+    seconds = round(time.perf_counter() - began, 1)
+    return {"accuracy": accuracy, "probe": prospect.profile.best.score, "cut": trial.plan.cut, "seconds": seconds}
+
+
+def _tell(lines: list[dict[str, Any]]) -> None:
+    rows, taus = [], []
+    for name in SETS:
+        tuned = [line for line in lines if line["set"] == name and "source" in line]
+        orders = [line["order"] for line in lines if line["set"] == name and "order" in line]
+        reached = {s: [line["accuracy"] for line in tuned if line["source"] == s] for s in SOURCES}
+        if not orders or not all(reached.values()):
+            continue
+        mean = {source: fmean(accuracies) for source, accuracies in reached.items()}
+        tau = fmean(_tau(order, mean) for order in orders)
+        behind = max(mean.values()) - fmean(mean[order[0]] for order in orders)
+        taus.append(tau)
+        best = " > ".join(f"{s} {100 * mean[s]:.1f}" for s in sorted(mean, key=lambda s: -mean[s]))
+        within = "yes" if behind <= POINT else "no"
+        rows.append([name, len(orders), f"{tau:.2f}", orders[0][0], f"{100 * behind:.1f}", within, best])
+    if rows:
+        rows.append(["mean", "", f"{fmean(taus):.2f}", "", "", "", ""])
+    header = ["set", "seeds", "Kendall's tau", "ours", "points behind the best", "within 1 point", "fine-tuned, test %"]
+    note = f"{PER_CLASS} training pictures of each class; recipe finetune with {RECIPE.epochs} epochs, at least "
+    store("rank", header, rows, f"{note}{RECIPE.min_updates} updates; test accuracy is the mean over seeds.")
+
+
+def _tau(order: Sequence[str], accuracy: dict[str, float]) -> float:
+    return float(kendalltau([-i for i in range(len(order))], [accuracy[source] for source in order]).statistic)
+
+
+if __name__ == "__main__":
+    main()
