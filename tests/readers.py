@@ -79,6 +79,9 @@ class Hostile:
         return os.system, (f"touch {MARK}",)
 
 
+TRAP = Hostile()
+
+
 def _files(write: Callable[[Path], object]) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))
