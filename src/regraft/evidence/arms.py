@@ -144,7 +144,7 @@ class Pace:
     Args:
         planned: updates of its whole schedule.
         step: seconds of one update.
-        start: seconds of the first evaluation.
+        start: seconds of one evaluation; there is one before the first update, and one after the last.
     """
 
     planned: int
@@ -154,11 +154,11 @@ class Pace:
     @property
     def seconds(self) -> float:
         """Of the whole schedule."""
-        return self.start + self.planned * self.step
+        return 2 * self.start + self.planned * self.step
 
     def updates(self, seconds: float) -> int:
         """How many updates fit a time, at most all."""
-        return max(0, min(self.planned, int((seconds - self.start) / max(1e-9, self.step))))
+        return max(0, min(self.planned, int((seconds - 2 * self.start) / max(1e-9, self.step))))
 
 
 def scratch_pace(case: Case) -> Pace:
