@@ -1,4 +1,4 @@
-"""Damaged model files, 2,000 over all readers: each is opened with time and memory measured; no code may run.
+"""Damaged model files, a hundred for each reader: each is opened with time and memory measured; no code may run.
 
 Each reader has a process of its own (`--reader NAME FIRST LAST`), which says what came of each file as it goes; where a
 file stops it for good, the process is ended and another goes on with the next file. What came of every file is kept as
@@ -55,7 +55,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--files", type=int, default=100 * len(READERS))
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "regraft-fuzz.jsonl")
     parser.add_argument("--reader", nargs=3, metavar=("NAME", "FIRST", "LAST"))
     return parser.parse_args()
