@@ -89,7 +89,7 @@ def test_without_time_the_order_stays_and_says_so(
 ) -> None:
     found = race(tied, shapes, opened, means, folder=tmp_path, clock=Clock(time.monotonic(), limit=0.0))
     assert names(found) == names(tied)
-    assert f"no time for a short race with {SECOND}" in found[0].reason
+    assert f"no time was left for a short race with {SECOND}" in found[0].reason
 
 
 def test_sources_that_are_told_apart_do_not_race(

@@ -76,7 +76,7 @@ def _settle(first: Ranked, second: Ranked, judge: Judge, seconds: float) -> dict
     found = []
     for each in (first, second):  # one network in memory at a time
         if (rights := judge(each, _SHARE * seconds / 2)) is None:
-            return {"source": first.source, "said": f"there is no time for a short race with {second.source}"}
+            return {"source": first.source, "said": f"no time was left for a short race with {second.source}"}
         found.append(rights.astype(float))
     gained = Gain.of(found[1] - found[0])
     measured = f"{gained} on {gained.n} examples, both trained for a little"
@@ -88,7 +88,7 @@ def _settle(first: Ranked, second: Ranked, judge: Judge, seconds: float) -> dict
 def _right_after_training(
     each: Ranked, held: Dataset, source: Source, means: Means, seconds: float
 ) -> np.ndarray | None:
-    """Which examples (N,) a short training of the top layers gets right that did not train on them; None without time.
+    """Which examples (N,) the short run of the search's first idea gets right without them; None without time.
 
     Args:
         each: the source, ranked.
@@ -98,9 +98,9 @@ def _right_after_training(
         seconds: that it may take.
     """
     prospect, n_classes = look_at(held, source, means), len(held.classes)
-    idea = next(next(ideas(prospect, n_classes)))
+    idea = next((idea for deeper in ideas(prospect, n_classes) for idea in deeper), None)
     # The folds come to as many trainings on all rows; before them, one frozen pass to the cut.
-    if SHORT * idea.plan.seconds * N_FOLDS + len(held) * each.seconds > seconds:
+    if idea is None or SHORT * idea.plan.seconds * N_FOLDS + len(held) * each.seconds > seconds:
         return None
     trial = train_trial(prospect, shortened(idea), n_classes, means, probe=idea.probe)
     return np.concatenate([right_held_out(trial, means), right(trial, "val")])
