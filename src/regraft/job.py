@@ -59,7 +59,8 @@ class Setting(Opening):
         source: URIs of pretrained networks.
         per_class: training examples of each class; None keeps all.
         seed: of all that is drawn.
-        skip_bad: leave out unreadable pictures.
+        skip_bad: leave out unreadable examples.
+        modality: what the examples are; None finds out.
         device: "auto", "cpu" or "cuda".
         runtime: of frozen layers.
         cache: folder of the feature cache; None is the user's.
@@ -74,6 +75,9 @@ class Setting(Opening):
     per_class: int | None = field(default=None, metadata={"help": "Keep this many training examples of each class."})
     seed: int = field(default=0, metadata={"help": "Of all that is drawn."})
     skip_bad: bool = field(default=False, metadata={"help": "Leave out examples that cannot be read."})
+    modality: Literal["image", "text", "audio"] | None = field(
+        default=None, metadata={"help": "What the examples are, where a folder or table holds several kinds."}
+    )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "Where PyTorch works."})
     runtime: Literal["auto", "torch", "openvino"] = field(default="auto", metadata={"help": "What runs frozen layers."})
     cache: Path | None = field(
@@ -104,7 +108,8 @@ class Job(Setting):
     """
 
     recipe: str = field(
-        default="auto", metadata={"help": "auto, probe, finetune, gradual, naive, scratch, or a .toml file."}
+        default="auto",
+        metadata={"help": "auto, probe, finetune, contrastive, gradual, naive, scratch, or a .toml file."},
     )
     cut: str | None = field(default=None, metadata={"help": "Train above this cut, whatever the recipe says."})
     set: tuple[str, ...] = field(
@@ -149,7 +154,8 @@ def examples(setting: Setting) -> Dataset:
     Raises:
         DataError: they cannot be found, read, or used.
     """
-    return read(setting.data, skip_bad=setting.skip_bad).per_class(setting.per_class, setting.seed)
+    data = read(setting.data, skip_bad=setting.skip_bad, modality=setting.modality)
+    return data.per_class(setting.per_class, setting.seed)
 
 
 def sources(setting: Setting, data: Dataset) -> list[Source]:

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from regraft.search.clock import Clock
 from regraft.search.features import Means
-from regraft.search.ideas import Idea, has_views, ideas, viewed
+from regraft.search.ideas import MANY_PER_CLASS, Idea, has_views, ideas, per_class, viewed
 from regraft.search.study import STUDY, Study
 from regraft.search.trial import TRAINING, Trial, train_trial
 from regraft.tune import Recipe
 
 # Without a limit the search may take as long as all that came before it: a frozen pass and its probes are the price
-# of a first answer, and few people wait much longer for a second one.
-PATIENCE = 1.0
+# of a first answer, and few people wait much longer for a second one. With many examples of a class training gains
+# more, and people who labelled them wait.
+PATIENCE, PATIENCE_WITH_MANY = 1.0, 4.0
 LEAST_SECONDS = 10.0
 SHORT = 0.25  # of the updates, in the first round
 KEPT = 3  # one in so many goes on
@@ -40,7 +41,8 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     study.add("probe", {"cut": probe.plan.cut}, probe.val_accuracy, {"seconds": probe.seconds})
     if probe.val_accuracy == 1.0:
         return []
-    budget = seconds_for(clock)
+    many = per_class(probe.prospect) >= MANY_PER_CLASS
+    budget = seconds_for(clock, PATIENCE_WITH_MANY if many else PATIENCE)
     end = clock.spent + budget
     chosen = _chosen(study, ideas(probe.prospect, probe.plan.n_classes), budget)
     first = [_run(idea, study, probe, means, folder, clock, short=True) for idea in chosen]
@@ -55,9 +57,9 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     return [trial for trial in [*first, *second, *third] if trial is not None]
 
 
-def seconds_for(clock: Clock) -> float:
-    """What a search may take from now on."""
-    return max(LEAST_SECONDS, PATIENCE * clock.spent) if clock.left is None else clock.left
+def seconds_for(clock: Clock, patience: float = PATIENCE) -> float:
+    """What a search may take from now on: of what was spent, so many times as much, or what is left of a limit."""
+    return max(LEAST_SECONDS, patience * clock.spent) if clock.left is None else clock.left
 
 
 def shortened(idea: Idea) -> Recipe:

@@ -14,14 +14,16 @@ from torch.nn import functional as F
 
 from regraft.tune.recipe import Recipe
 
+TEMPERATURE = 0.3  # of `contrast`, as Gunel and others found best
+
 
 class Objective:
-    """Cross-entropy as a recipe wants it: smoothed labels, balanced classes, mixed and noisy rows.
+    """Cross-entropy as a recipe wants it: smoothed labels, balanced classes, mixed and noisy rows, contrast.
 
     All chance comes from PyTorch's generator, which the loop seeds for each epoch.
 
     Args:
-        recipe: label_smoothing, class_weights, mixup, noise.
+        recipe: label_smoothing, class_weights, mixup, noise, contrastive.
         labels: of all training rows; "balanced" counts them.
         n_classes: K.
 
@@ -42,10 +44,16 @@ class Objective:
             rows = noisy(rows, self.recipe.noise)
         return mixed(rows, shares, self.recipe.mixup) if self.recipe.mixup else (rows, shares)
 
-    def __call__(self, logits: Tensor, shares: Tensor) -> Tensor:
-        """Mean over the batch of the cross-entropy between scores (B, K) and class shares (B, K)."""
+    def __call__(self, logits: Tensor, shares: Tensor, features: Tensor | None = None) -> Tensor:
+        """Mean over the batch of the cross-entropy between scores (B, K) and class shares (B, K).
+
+        With features (B, D), the recipe's contrastive share of it is their `contrast`.
+        """
         weights = None if self.weights is None else self.weights.to(logits.device)
-        return F.cross_entropy(logits, shares, weight=weights, label_smoothing=self.recipe.label_smoothing)
+        loss = F.cross_entropy(logits, shares, weight=weights, label_smoothing=self.recipe.label_smoothing)
+        if features is None:
+            return loss
+        return torch.lerp(loss, contrast(features, shares.argmax(1)), self.recipe.contrastive)
 
 
 def balanced(labels: Sequence[int] | np.ndarray, n_classes: int) -> Tensor:
@@ -63,6 +71,24 @@ def noisy(rows: Tensor, share: float) -> Tensor:
     axes = [axis for axis in range(rows.ndim) if axis != 1]
     away = rows - rows.nanmean(axes, keepdim=True)
     return rows + share * away.square().nanmean(axes, keepdim=True).sqrt() * torch.randn_like(rows)
+
+
+def contrast(features: Tensor, labels: Tensor) -> Tensor:
+    """How little rows resemble those of their own class among all others; 0 where no class occurs twice.
+
+    References: Khosla and others, 2020, arXiv:2004.11362, the loss with the sum outside the logarithm.
+
+    Args:
+        features: (B, D).
+        labels: (B,).
+    """
+    alike = F.normalize(features, dim=1)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    chances = (alike @ alike.T / TEMPERATURE).masked_fill(itself, -torch.inf).log_softmax(1)
+    friends = (labels[:, None] == labels) & ~itself
+    number = friends.sum(1)
+    mean = chances.masked_fill(~friends, 0.0).sum(1)[number > 0] / number[number > 0]
+    return -mean.mean() if len(mean) else features.sum() * 0.0
 
 
 def mixed(rows: Tensor, shares: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
