@@ -178,7 +178,7 @@ def test_layers_whose_weights_lie_transposed_become_modules_and_compute_alike() 
     layers = [path for path in linear_layers(suffix) if path.startswith(_block("GPT-2", 1))]
     assert [path.partition("h.1.")[2] for path in layers] == ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
     assert weight_shape(suffix, layers[0]) == (48, 16) and weight_shape(suffix, layers[2]) == (64, 16)
-    as_modules(suffix, layers)
+    as_modules(suffix, layers, transformers.pytorch_utils.Conv1D)
     assert {type(suffix.get_submodule(path)) for path in layers} == {type(model.get_submodule(layers[0]))}
     assert torch.equal(suffix(x, mask=mask), wanted) and list(suffix.state_dict()) == tensors
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from torch import fx, nn
 
 from regraft.cut.graph import aten
-from regraft.errors import MissingExtra
 
 
 def linear_layers(graph: fx.GraphModule) -> tuple[str, ...]:
@@ -35,12 +34,16 @@ def linear_layers(graph: fx.GraphModule) -> tuple[str, ...]:
     return tuple(found)
 
 
-def as_modules(graph: fx.GraphModule, layers: Collection[str]) -> None:
+def as_modules(
+    graph: fx.GraphModule, layers: Collection[str], transposed: Callable[[int, int], nn.Module] | None = None
+) -> None:
     """Turn some linear layers into modules that hold the same tensors under the same names, in place.
 
     Args:
         graph: a graph made by `between` or `split`.
         layers: paths, of `linear_layers`; those that are modules already stay.
+        transposed: makes a layer with so many outputs and inputs whose weight lies as (in, out); transformers' Conv1D
+            is one. Without it, such layers stay calls.
 
     Example:
         >>> import torch
@@ -54,10 +57,14 @@ def as_modules(graph: fx.GraphModule, layers: Collection[str]) -> None:
     found = [(node, _layer(graph, node)) for node in graph.graph.nodes]
     made: set[str] = set()
     for node, path in found:
-        if path is None or path not in layers:
+        make = _linear if node.target is aten.linear.default else transposed
+        if path is None or path not in layers or make is None:
             continue
         if path not in made:  # a layer may be called more than once
-            graph.set_submodule(path, _module(node, graph.get_submodule(path)))
+            shape = weight_shape(graph, path)
+            with torch.device("meta"):
+                layer = make(*shape)
+            graph.set_submodule(path, _holding(layer, graph.get_submodule(path)))
             made.add(path)
         with graph.graph.inserting_before(node):
             call = graph.graph.call_module(path, (_rows(node),))
@@ -109,25 +116,12 @@ def _rows(node: fx.Node) -> fx.Node:
     return rows
 
 
-def _module(node: fx.Node, owner: nn.Module) -> nn.Module:
+def _linear(out: int, into: int) -> nn.Module:
+    return nn.Linear(into, out)
+
+
+def _holding(layer: nn.Module, owner: nn.Module) -> nn.Module:
     """A layer with the tensors of the bare module that export left of one."""
-    weight, bias = owner.weight, getattr(owner, "bias", None)
-    assert isinstance(weight, nn.Parameter)
-    if node.target is aten.linear.default:
-        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    else:
-        layer = _transposed(weight.shape[1], weight.shape[0])
-    layer.weight = weight
-    if isinstance(bias, nn.Parameter):
-        layer.bias = bias
+    for name in ("weight", "bias"):
+        setattr(layer, name, getattr(owner, name, None))
     return layer.eval()
-
-
-def _transposed(out: int, into: int) -> nn.Module:
-    """The layer of transformers whose weight lies as (in, out); adapters know it by its class."""
-    try:
-        from transformers.pytorch_utils import Conv1D
-    except ImportError as error:
-        raise MissingExtra("transformers", "lora", "adapt layers whose weights lie transposed, as in GPT-2") from error
-    with torch.device("meta"):
-        return Conv1D(out, into)

@@ -79,7 +79,7 @@ def adapt(body: fx.GraphModule, layers: Sequence[str], recipe: Recipe, *, seed: 
         MissingExtra: PEFT is not installed.
     """
     peft = _peft()
-    as_modules(body, layers)
+    as_modules(body, layers, _transposed())
     exactly = "|".join(map(re.escape, layers))
     config = peft.LoraConfig(r=recipe.lora, lora_alpha=recipe.lora_alpha, target_modules=exactly)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -95,6 +95,13 @@ def merge(body: fx.GraphModule, layers: Sequence[str]) -> None:
         layer = body.get_submodule(path)
         layer.merge()  # pyright: ignore[reportCallIssue]
         body.set_submodule(path, layer.get_base_layer())  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def _transposed() -> type[nn.Module]:
+    """The class by which PEFT, which brings transformers, knows layers whose weights lie transposed."""
+    from transformers.pytorch_utils import Conv1D
+
+    return Conv1D
 
 
 def _peft() -> ModuleType:
