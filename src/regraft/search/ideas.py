@@ -24,6 +24,7 @@ from regraft.tune import RECIPES, Plan, Recipe, frozen_prefix, tap_name
 _DEPTHS = (1, 2, 4)
 _DEEPER = (8,)
 MANY_PER_CLASS = 50
+_KINDS_OF_NUMBERS = 10  # numbers are learned from about as many examples as so many classes
 _RATES = (3e-4, 1e-3)
 # A last layer further behind the best probe than this is not worth training up to.
 _FAR = 0.15
@@ -121,8 +122,9 @@ def _cuts(prospect: Prospect, probe: ProbeResult) -> list[str]:
     stages = [stage for stage in prospect.traced.stages if not stage.needs_input]
     names = [stage.name for stage in stages]
     lowest = min(names.index(tap.cut) for tap in probe.candidate.taps)
-    per_class = len(prospect.features.labels("train")) / len(prospect.features.data.classes)
-    many = per_class >= MANY_PER_CLASS
+    data = prospect.features.data
+    kinds = _KINDS_OF_NUMBERS if data.task.numeric else len(data.classes)
+    many = len(prospect.features.labels("train")) / kinds >= MANY_PER_CLASS
     cuts = [names[lowest - depth] for depth in (*_DEPTHS, *(_DEEPER if many else ())) if depth <= lowest]
     return [*cuts, "input"] if many or not cuts else cuts
 
