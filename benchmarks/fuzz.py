@@ -1,4 +1,4 @@
-"""Damaged model files, 2,000 over all readers: each is opened with time and memory measured; no code may run.
+"""Damaged model files, a hundred for each reader: each is opened with time and memory measured; no code may run.
 
 Each reader has a process of its own (`--reader NAME FIRST LAST`), which says what came of each file as it goes; where a
 file stops it for good, the process is ended and another goes on with the next file. What came of every file is kept as
@@ -28,7 +28,7 @@ from common import HERE, store
 
 from regraft.errors import RegraftError
 from regraft.search import traced_source
-from regraft.source import Source
+from regraft.source import Source, example_inputs
 
 sys.path.insert(0, str(HERE.parent / "tests"))
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--files", type=int, default=100 * len(READERS))
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "regraft-fuzz.jsonl")
     parser.add_argument("--reader", nargs=3, metavar=("NAME", "FIRST", "LAST"))
     return parser.parse_args()
@@ -86,7 +86,9 @@ def _watched(reader: str, first: int, last: int) -> Iterator[dict[str, Any]]:
     """The lines of one process; it is ended, with a line about that, where one file takes too long."""
     command = [sys.executable, __file__, "--reader", reader, str(first), str(last)]
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder)
+        own = {**os.environ, "TORCH_HOME": f"{folder}/torch"}  # what is unpacked goes with the process
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        process = subprocess.Popen(command, cwd=folder, env=own, **pipes)
         lines: Queue[str | None] = Queue()
         Thread(target=_pump, args=(process, lines), daemon=True).start()
         number = first
@@ -194,7 +196,7 @@ def _used(source: Source) -> None:
     """A network whose input does not fit it says so where it is taken apart, before anything else is done with it."""
     try:
         with torch.no_grad():
-            source.model(torch.zeros(2, *source.input.size))
+            source.model(*example_inputs(source.input))
     except (RuntimeError, ValueError, TypeError):
         traced_source(source)
 

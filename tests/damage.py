@@ -127,5 +127,6 @@ _INSIDE: dict[str, Callable[[bytes, random.Random], bytes]] = {
     ".gz": _in_gzip,
     ".prototxt": _bent_text,
     ".txt": _bent_text,
+    ".vec": _bent_text,
     "checkpoint": _bent_text,
 }

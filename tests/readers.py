@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import shutil
+import struct
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class Sample:
         input: where the source does not say it.
         hostile: files that carry code and are now and then put in place of the whole ones.
         kept: files that are not damaged.
+        scheme: what stands before the path.
     """
 
     files: dict[str, bytes]
@@ -55,6 +57,7 @@ class Sample:
     input: Spec | None = None
     hostile: tuple[dict[str, bytes], ...] = ()
     kept: tuple[str, ...] = field(default=())
+    scheme: str = ""
 
     def case(self, name: str, number: int) -> dict[str, bytes]:
         """The files with one of them damaged; always the same for a reader's name and a number."""
@@ -69,7 +72,7 @@ class Sample:
         """Write files into an empty folder and open them as a source."""
         for name, content in files.items():
             (folder / name).write_bytes(content)
-        return load_source(str(folder / self.opens), arch=self.arch, input=self.input)
+        return load_source(f"{self.scheme}{folder / self.opens}", arch=self.arch, input=self.input)
 
 
 class Hostile:
@@ -77,6 +80,9 @@ class Hostile:
 
     def __reduce__(self):
         return os.system, (f"touch {MARK}",)
+
+
+TRAP = Hostile()
 
 
 def _files(write: Callable[[Path], object]) -> dict[str, bytes]:
@@ -182,6 +188,38 @@ def _transformers() -> Sample:
     return Sample(files, hostile=({"config.json": config_json, "modeling.py": _SCRIPT},))
 
 
+def _bert() -> Sample:
+    import transformers
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "##s"]
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    files = _files(transformers.BertModel(transformers.BertConfig(vocab_size=len(words), **small)).save_pretrained)
+    files = {name: files[name] for name in ("config.json", "model.safetensors")}
+    return Sample(files | {"vocab.txt": "\n".join(words).encode()})
+
+
+def _wav2vec() -> Sample:
+    import transformers
+
+    config = transformers.Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8),
+        conv_stride=(5, 2), conv_kernel=(10, 3), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    files = _files(transformers.Wav2Vec2Model(config).save_pretrained)
+    card = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000, "do_normalize": True}
+    files = {name: files[name] for name in ("config.json", "model.safetensors")}
+    return Sample(files | {"preprocessor_config.json": json.dumps(card).encode()})
+
+
+def _vectors(name: str) -> Sample:
+    words = {"the": (0.5, -0.25, 1.5), "film": (0.1, 0.2, 0.3), "good": (1.0, 2.0, -3.0)}
+    if name.endswith(".bin"):
+        rows = [word.encode() + b" " + struct.pack("<3f", *values) + b"\n" for word, values in words.items()]
+    else:
+        rows = [f"{word} {' '.join(map(str, values))}\n".encode() for word, values in words.items()]
+    return Sample({name: b"3 3\n" + b"".join(rows)}, name, scheme="vectors:")
+
+
 def _regraft() -> Sample:
     files = _files(lambda folder: write_source(folder, tiny_source()))
     config = json.loads(files["config.json"]) | {"arch_args": {"num_classes": 10}}
@@ -218,6 +256,10 @@ READERS: dict[str, Callable[[], Sample]] = {
     "TensorFlow Lite, 8 bit": lambda: _tflite("int8"),
     "timm folder": _timm,
     "transformers folder": _transformers,
+    "transformers, text": _bert,
+    "transformers, sound": _wav2vec,
+    "word vectors, text": lambda: _vectors("words.vec"),
+    "word vectors, binary": lambda: _vectors("words.bin"),
     "regraft folder": _regraft,
     "zip archive": lambda: _archive("zip", ".zip"),
     "tar.gz archive": lambda: _archive("gztar", ".tar.gz"),

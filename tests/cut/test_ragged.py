@@ -224,7 +224,7 @@ def test_a_place_that_is_no_cut_names_the_nearest_with_a_free_length() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sizes", [(1, 3), (3, 3), (2, 2), (5, 3)])
+@pytest.mark.parametrize("sizes", [(1, 3), (3, 3), (2, 2), (5, 3), (1, 1)])
 def test_the_example_fixes_no_size(sizes: tuple[int, int]) -> None:
     class Sum(nn.Module):
         def __init__(self) -> None:
@@ -242,3 +242,16 @@ def test_the_example_fixes_no_size(sizes: tuple[int, int]) -> None:
         ids, mask = torch.randint(9, (n, length)), torch.ones(n, length)
         for cut in traced.cuts:
             assert torch.equal(join(*split(traced, cut))(ids, mask), model(ids, mask)), cut
+
+
+def test_a_network_of_one_length_is_refused() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(5, 2)
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return self.fc((ids * mask).float())
+
+    with pytest.raises(CutError, match="one length only"):
+        trace(Fixed(), (torch.zeros(2, 5), torch.ones(2, 5)), ragged=True)

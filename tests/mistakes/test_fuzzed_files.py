@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from readers import MARK, READERS
 from regraft.errors import RegraftError
-from regraft.source import hdf5
+from regraft.source import example_inputs, hdf5
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -21,6 +20,7 @@ def test_one_message_or_a_network_and_nothing_runs(
     reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hdf5, "PATIENCE_S", 3.0)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.chdir(tmp_path)
     sample = READERS[reader]()
     for number in range(4):
@@ -28,13 +28,16 @@ def test_one_message_or_a_network_and_nothing_runs(
         folder.mkdir()
         try:
             source = sample.open(sample.case(reader, number), folder)
-            source.model(torch.zeros(2, *source.input.size))
+            source.model(*example_inputs(source.input))
         except RegraftError as error:
             assert str(error)
     assert not list(tmp_path.rglob(MARK))
 
 
-def test_whole_files_open() -> None:
-    """Else the damage would prove nothing."""
-    for make in READERS.values():
-        assert make().files
+@pytest.mark.parametrize("reader", READERS)
+def test_the_whole_file_opens(reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its damage would prove nothing."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "files").mkdir()
+    sample = READERS[reader]()
+    assert sample.open(sample.files, tmp_path / "files").n_params > 0

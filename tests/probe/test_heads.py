@@ -148,6 +148,7 @@ def test_heads_survive_what_real_features_hold(head) -> None:
     X[:, 0] = 7.0  # constant
     X[:, 1] = X[:, 2]  # twice the same
     X[:, 3] *= 1e6
+    X[:, 4] *= 1e-33  # dead, as in real sentence encoders
     y = y.copy()
     y[y == 2] = 0
     y[-1] = 2  # a class with one example
@@ -156,6 +157,9 @@ def test_heads_survive_what_real_features_hold(head) -> None:
     assert 0 < (fitted.cv_accuracy or 0) <= 1
     assert fitted.cv_log_loss is not None and np.isfinite(fitted.cv_log_loss)
     assert fitted.head.scale[0] == 1
+    features = torch.from_numpy(X.astype(np.float32)).requires_grad_()
+    fitted.head(features).square().sum().backward()
+    assert features.grad is not None and features.grad.abs().max() < 1e3  # training below the head can begin
 
 
 @pytest.mark.parametrize("head", [ridge, logistic, lda])

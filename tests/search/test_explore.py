@@ -99,7 +99,7 @@ def test_the_best_of_the_second_round_is_tried_with_views(searched: tuple[Path, 
 def test_views_are_left_out_where_their_frozen_passes_do_not_fit(
     prospect: Prospect, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ideas, "_seconds_a_picture", lambda *_: 1e6)
+    monkeypatch.setattr(ideas, "_seconds_an_example", lambda *_: 1e6)
     decision = search(prospect, means, tmp_path)
     assert len(decision.trials) > 1 and not [t for t in decision.trials if t.plan.recipe.views]
 

@@ -347,6 +347,18 @@ def test_damaged_folders_give_one_clear_message(name: str, tmp_path: Path) -> No
     assert refused > 20
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_an_empty_text_among_others_gives_finite_numbers(name: str, tmp_path: Path) -> None:
+    """Tokenizers without special tokens make nothing of an empty text."""
+    saved(tmp_path, name)
+    source = load_source(str(tmp_path))
+    ids = torch.tensor([[5, 6, 7], [0, 0, 0]])
+    found = source.model(ids, torch.tensor([[1, 1, 1], [0, 0, 0]]))
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found[:1], source.model(ids[:1], torch.ones(1, 3, dtype=torch.long)))
+
+
 @torch.no_grad()
 def test_the_real_minilm_gives_its_sentence_embeddings() -> None:
     """Against the lines of the model card: transformers' AutoModel, mean over the tokens, length 1."""

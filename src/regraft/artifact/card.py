@@ -18,6 +18,8 @@ _LICENCES = (
     *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "unknown"),
 )
 
+_EXAMPLES: dict[Modality, str] = {"image": '"photo.jpg"', "text": '"A text."', "audio": '"recording.wav"'}
+
 
 @cache
 def _template() -> Any:
@@ -53,6 +55,7 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
         config=config,
         task=f"{medium.modality}-classification",
         one=medium.noun,
+        example=_EXAMPLES[medium.modality],
         goes_in=_goes_in(config["input"], medium.modality),
         source=source,
         origin_name=source_name(source["uri"]),

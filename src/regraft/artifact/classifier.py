@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Self
 
 import numpy as np
@@ -24,6 +25,8 @@ from regraft.data.medium import MEDIA, Medium
 from regraft.data.text.opening import PairLocator, TextLocator
 from regraft.errors import DataError
 
+_LONGEST_NAME = 60  # characters of a text that stand for it
+
 One = str | Path | Image.Image | np.ndarray | tuple[str, str]
 Inputs = One | Dataset | Iterable[One]
 
@@ -33,7 +36,7 @@ class Prediction:
     """The answer on one example.
 
     Args:
-        name: of the example: its path, or "image#3", "array#3", "text#3" for what has none.
+        name: of the example: its path, the beginning of a text, or "image#3", "array#3" for what has neither.
         label: the most probable class.
         probability: of that class, in [0, 1].
         probabilities: of every class, in the order of `Classifier.classes`.
@@ -207,9 +210,9 @@ def _located(inputs: object, medium: Medium) -> Iterator[tuple[str, Locator]]:
 def _one(i: int, one: object, medium: Medium) -> Iterator[tuple[str, Locator]]:
     match medium.modality, one:
         case "text", str():
-            yield f"text#{i}", TextLocator(one)
+            yield shorten(one, _LONGEST_NAME), TextLocator(one)
         case "text", (str(first), str(second)):
-            yield f"text#{i}", PairLocator(first, second)
+            yield shorten(f"{first} | {second}", _LONGEST_NAME), PairLocator(first, second)
         case _, str() | Path():
             yield from _files(Path(one), medium)
         case "image", Image.Image():

@@ -32,7 +32,7 @@ def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: b
     if as_json:
         print_result([_facts(one, model.classes) for one in found])
     else:
-        table_console().print(_table(found))
+        table_console().print(_table(found, model.medium.noun))
     if bad:
         told = "\n".join(f"  {problem}" for problem in bad)
         raise DataError(f"{len(bad)} {model.medium.noun}s cannot be read and have no answer:\n{told}\nLeave them out.")
@@ -45,8 +45,8 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def _table(found: list[Prediction]) -> Table:
-    shown = table("file", "class", "probability>")
+def _table(found: list[Prediction], noun: str) -> Table:
+    shown = table(noun, "class", "probability>")
     for one in found:
         shown.add_row(one.name, one.label, f"{one.probability:.3f}")
     return shown

@@ -24,22 +24,23 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def inputs_of(example: torch.Tensor | tuple | Mapping[str, torch.Tensor], *, ragged: bool = False) -> Inputs:
-    """An example as positional and keyword arguments, with at least two rows.
+    """An example as positional and keyword arguments, with at least two rows, and two tokens where these count.
 
-    Export specialises a batch of one, so that the graph would hold for no other size, and takes sizes that are
-    equal in the example for the same size; a row is repeated.
+    Export specialises sizes of one, so that the graph would hold for no other size, and takes sizes that are equal
+    in the example for the same size; a row or a column is repeated.
     """
     if isinstance(example, Mapping):
-        return (), {name: _enough_rows(value, ragged) for name, value in example.items()}
+        return (), {name: _free(value, ragged) for name, value in example.items()}
     values = example if isinstance(example, tuple) else (example,)
-    return tuple(_enough_rows(value, ragged) for value in values), {}
+    return tuple(_free(value, ragged) for value in values), {}
 
 
-def _enough_rows(value: Any, ragged: bool) -> Any:
+def _free(value: Any, ragged: bool) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
-    if value.shape[:1] == (1,):
-        value = torch.cat([value, value])
+    for axis in (0, 1) if ragged else (0,):
+        if value.shape[axis : axis + 1] == (1,):
+            value = torch.cat([value, value], axis)
     return torch.cat([value, value[:1]]) if ragged and value.shape[0] == value.shape[1] else value
 
 
@@ -275,7 +276,11 @@ def _is_view(node: fx.Node) -> bool:
 def _length_input(graph: fx.Graph) -> fx.Node:
     """The input that the length is read from: the second one (the mask), which a suffix can be given again."""
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    return inputs[min(1, len(inputs) - 1)]
+    found = inputs[min(1, len(inputs) - 1)]
+    size = found.meta["val"].shape[1]
+    if not isinstance(size, torch.SymInt) or size.node.expr.is_number:
+        raise ValueError("the network takes one length only, and ragged=True asks for any")
+    return found
 
 
 def _sizes_from_inputs(graph: fx.Graph, length: fx.Node | None) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from regraft.cut import Traced
 from regraft.cut.reuse import with_weights_of
-from regraft.data import Dataset
+from regraft.data import Dataset, load_rows, transform_for
 from regraft.evidence.runs import Point, RawRun
 from regraft.probe import ProbeResult
 from regraft.search import Features, Means, Prospect, Trial, look_at, probe_for, traced_source
@@ -35,6 +35,7 @@ from regraft.tune import (
     upper_network,
 )
 
+SAMPLE = 16  # examples that are timed
 EVALUATING = 1.4  # a run with its evaluations takes so many times as long as its updates
 
 
@@ -143,7 +144,7 @@ class Pace:
     Args:
         planned: updates of its whole schedule.
         step: seconds of one update.
-        start: seconds of the first evaluation.
+        start: seconds of one evaluation; there is one before the first update, and one after the last.
     """
 
     planned: int
@@ -153,20 +154,34 @@ class Pace:
     @property
     def seconds(self) -> float:
         """Of the whole schedule."""
-        return self.start + self.planned * self.step
+        return 2 * self.start + self.planned * self.step
 
     def updates(self, seconds: float) -> int:
         """How many updates fit a time, at most all."""
-        return max(0, min(self.planned, int((seconds - self.start) / max(1e-9, self.step))))
+        return max(0, min(self.planned, int((seconds - 2 * self.start) / max(1e-9, self.step))))
 
 
 def scratch_pace(case: Case) -> Pace:
-    """From one timed step; the forward pass of an evaluation takes a third of an update's time."""
+    """From the forward pass of a few examples, which are as long as examples are; an update takes three times that."""
     prospect, recipe = case.chosen.prospect, RECIPES["scratch"]
     plan = resolve(recipe, prospect.source, prospect.traced, len(case.data.classes), n_train=case.n_train)
-    step = plan.seconds / plan.updates
+    network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, None))
+    forward = _seconds_each(network, case.data.split("train"), prospect.source)
     looked_at = len(case.correct) + len(prospect.features.labels("val"))
-    return Pace(plan.updates, EVALUATING * step, looked_at * step / (3 * recipe.batch_size))
+    return Pace(plan.updates, EVALUATING * 3 * recipe.batch_size * forward, looked_at * forward)
+
+
+@torch.no_grad()
+def _seconds_each(network: Network, data: Dataset, source: Source) -> float:
+    """Of the forward pass of one example, the faster of two times."""
+    sample = replace(data, examples=data.examples[:SAMPLE])
+    batch = torch.from_numpy(load_rows(sample, transform_for(source.input)))
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        network(batch)
+        times.append(time.perf_counter() - began)
+    return min(times) / len(sample)
 
 
 def _alike(case: Case, source: Source, data: Dataset, seed: int, time_limit: float | None) -> RawRun:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from regraft.errors import RunError
-from regraft.evidence.figures import INK, MARKERS, MUTED, SERIES, Picture, draw
+from regraft.evidence.figures import INK, MARKERS, SERIES, Picture, draw, finish_rows
 from regraft.evidence.folder import Run, read_run
 from regraft.evidence.report import environment, source_name
 from regraft.run import write_atomic
@@ -63,11 +63,8 @@ def _accuracies(rows: Sequence[dict[str, Any]]) -> Picture:
             axes.plot([100 * test["accuracy"]], [i], MARKERS[i % len(MARKERS)], ms=7, color=colour)
             words = f"{row['name']}: {100 * test['accuracy']:.1f} %"
             axes.text(0.01, i - 0.2, words, transform=axes.get_yaxis_transform(), color=INK).set_in_layout(False)
-        axes.set_yticks([])
         axes.set_ylim(len(rows) - 0.5, -0.8)
-        axes.spines[["left", "bottom"]].set_visible(False)
-        axes.tick_params(axis="x", length=0, labelcolor=MUTED)
-        axes.grid(axis="x", lw=0.6)
+        finish_rows(axes)
         axes.set_xlabel("right on test, %")
 
     height = 0.8 + 0.55 * len(rows)

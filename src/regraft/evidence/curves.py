@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from regraft.evidence.figures import INK, LINE, MARKERS, MUTED, SERIES, Picture, draw, finish
+from regraft.evidence.figures import INK, LINE, MARKERS, SERIES, Picture, draw, finish, finish_rows
 
 ARMS = ("transfer", "fresh weights", "scratch", "scratch, same updates")
 WORDS = {
@@ -94,11 +94,8 @@ def differences(benefits: Mapping[str, dict[str, Any]]) -> Picture:
         axes.axvline(0, color=LINE, lw=1.2)
         ends = [100 * end for _, _, found in rows for end in found["ci95"]]
         axes.set_xlim(min(-2.0, *ends), max(40.0, *ends))  # room for the names
-        axes.set_yticks([])
         axes.set_ylim(len(rows) - 0.5, -0.9)
-        axes.spines[["left", "bottom"]].set_visible(False)
-        axes.tick_params(axis="x", length=0, labelcolor=MUTED)
-        axes.grid(axis="x", lw=0.6)
+        finish_rows(axes)
         axes.set_xlabel("points that transfer gives")
 
     height = 0.7 + 0.5 * len(rows)

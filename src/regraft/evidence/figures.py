@@ -196,12 +196,9 @@ def controls(rows: Sequence[dict[str, Any]]) -> Picture:
     def plot(axes: Axes, narrow: bool) -> None:
         for i, row in enumerate(rows):
             _bar(axes, i, row)
-        axes.set_yticks([])
         axes.set_xlim(0, 100)
         axes.set_ylim(len(rows) - 0.6, -0.75)
-        axes.spines[["left", "bottom"]].set_visible(False)
-        axes.tick_params(axis="x", length=0, labelcolor=MUTED)
-        axes.grid(axis="x", lw=0.6)
+        finish_rows(axes)
 
     height = 0.4 + 0.55 * len(rows)
     return draw("controls", alt, plot, height, height)
@@ -253,6 +250,14 @@ def training_curves(rows: Sequence[dict[str, Any]]) -> Picture:
 def _last(rows: Sequence[dict[str, Any]], run: str) -> float:
     values = [r["val_accuracy"] for r in rows if r.get("run", "") == run and r["val_accuracy"] is not None]
     return values[-1] if values else 0.0
+
+
+def finish_rows(axes: Axes) -> None:
+    """For rows that stand below one another, each with its name above it: no ordinate, and lines to read values by."""
+    axes.set_yticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(axis="x", length=0, labelcolor=MUTED)
+    axes.grid(axis="x", lw=0.6)
 
 
 def finish(axes: Axes, columns: int) -> None:

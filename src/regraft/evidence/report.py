@@ -24,7 +24,7 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
                      that the verdict is about; from matched controls also benefits {start, slope,
                      asymptote: `Benefit.to_dict()`}, speed, parts, runs [`RawRun.to_dict()`], and from several
                      numbers of labels label_curves, power_laws, labels_to_match (`controls.evidence`); depth
-                     [{cut, variant, accuracy, ci95, n, seconds}] (`depth_effects`)
+                     [{cut, variant, accuracy, ci95, n, updates?, seconds}] (`depth_effects`)
     trust.json       temperature, before and after {log_loss, ece, n}, duplicates [{split, name, train, cosine}],
                      unlike [{name, key, distance}], n_unlike, n (`examine`)
     decision.json    why: [sentence]

@@ -17,7 +17,7 @@ MELS, WINDOW, HOP, HIGHEST = 40, 0.025, 0.01, 8000  # what recognisers of speech
 
 def mel_bands(sound: Sound) -> np.ndarray:
     """Decibels below the loudest place, float32 (M, F); bands that the recording's rate does not reach are silent."""
-    return log_mel(sound.samples, sound.rate, _mel(sound.rate))
+    return log_mel(sound.samples, sound.rate, _mel(sound.rate, HIGHEST))
 
 
 def mean_bands(sound: Sound) -> np.ndarray:
@@ -33,10 +33,11 @@ def mean_bands(sound: Sound) -> np.ndarray:
 
 def spectrogram(sound: Sound, height: int, width: int) -> Image.Image:
     """A picture (H, W) for people: time to the right, high sounds above, loud ones bright."""
-    return Image.fromarray(as_picture(mel_bands(sound), _mel(sound.rate).top_db, height, width))
+    mel = _mel(sound.rate, min(HIGHEST, sound.rate / 2))
+    return Image.fromarray(as_picture(log_mel(sound.samples, sound.rate, mel), mel.top_db, height, width))
 
 
-def _mel(rate: int) -> MelSpec:
+def _mel(rate: int, highest: float) -> MelSpec:
     window = round(WINDOW * rate)
     n_fft = 1 << max(9, (window - 1).bit_length())  # bins fine enough that no low filter is empty
-    return MelSpec(window, max(1, round(HOP * rate)), n_fft, MELS, 0.0, HIGHEST)
+    return MelSpec(window, max(1, round(HOP * rate)), n_fft, MELS, 0.0, highest)

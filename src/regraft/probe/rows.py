@@ -23,7 +23,9 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from threadpoolctl import threadpool_limits
 
-# A standard deviation below this fraction of the feature's magnitude is rounding of float32, not a signal.
+# A standard deviation below this fraction of the feature's magnitude, or of the usual feature's deviation, is
+# rounding of float32 and no signal. Real encoders have such dead features, of 1e-33: stretched to 1, they drown the
+# gradient of everything else once the layers below them are trained.
 _CONSTANT = 1e-5
 # Directions whose squared length is below this fraction of the longest are noise of the eigendecomposition.
 _RANK = 1e-10
@@ -87,7 +89,8 @@ def standardise(X: np.ndarray) -> Block:
     mean = X.mean(axis=0, dtype=np.float64)
     rows = (X - mean).astype(np.result_type(X.dtype, np.float32))
     scale = np.sqrt(np.einsum("nd,nd->d", rows, rows, dtype=np.float64) / len(X))
-    constant = scale <= _CONSTANT * np.abs(mean)
+    usual = np.median(scale[scale > 0]) if scale.any() else 0.0
+    constant = scale <= _CONSTANT * np.maximum(np.abs(mean), usual)
     # A constant feature is centred but not stretched; its weight in every head is then zero.
     safe = np.where(constant, 1.0, scale)
     rows /= safe.astype(rows.dtype)

@@ -25,8 +25,9 @@ class Bounded(TorchDispatchMode):
         SourceError: on the way, before the memory is taken.
 
     Example:
+        >>> from torch import nn
         >>> with Bounded(1_000_000, "config.json"):
-        ...     network = torch.nn.Linear(100, 100)
+        ...     network = nn.Linear(100, 100)
     """
 
     def __init__(self, n_bytes: int, where: str) -> None:

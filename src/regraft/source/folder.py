@@ -163,7 +163,7 @@ def read_card(folder: Path) -> Card:
             return _own_card(config)
         if isinstance(config.get("architecture"), str):
             return _timm_card(config)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SourceError(
             f"{folder / 'config.json'} lacks something or has a wrong value: {error!r}. {READ_TODAY}. "
             "Compare with a whole one: write_source(folder, source) writes it"

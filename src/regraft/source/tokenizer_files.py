@@ -13,6 +13,7 @@ from regraft.source.transformers_hub import first_line, library, quiet
 from regraft.spec import TextSpec
 
 _FILES = "tokenizer.json, or vocab.txt (BERT), or vocab.json with merges.txt (GPT-2, RoBERTa)"
+_SOME = "a snowman ☃"  # words that a vocabulary knows, and some that it has to have a token for
 _OLDER = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 
 
@@ -44,9 +45,9 @@ def tokenizer_of(folder: Path, n_tokens: int, *, lowercase: bool = False) -> tup
         )
     content = json.dumps(_lowered(fields) if lowercase else fields, ensure_ascii=False)
     try:
-        tokens_of(TextSpec(content))("a")
-    except SourceError as error:
-        raise _damaged(folder, str(error)) from error
+        tokens_of(TextSpec(content))(_SOME)
+    except Exception as error:  # the library raises a bare one where a token is missing
+        raise _damaged(folder, first_line(error)) from error
     return content, _longest(folder)
 
 

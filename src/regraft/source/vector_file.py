@@ -168,7 +168,7 @@ def _layout(path: Path) -> _Layout:
     head, _, rest = start.partition(b"\n")
     fields = head.split()
     if len(fields) == 2 and all(field.isdigit() for field in fields):
-        count, width = (int(field) for field in fields)
+        count, width = (int(field[:12]) for field in fields)  # more digits are wrong in any case
         layout = _Layout(count, width, binary=bool(rest) and _numbers(rest.partition(b"\n")[0], width) is None)
     else:
         layout = _Layout(None, len(fields) - 1, binary=False)
