@@ -100,7 +100,10 @@ def _labels(y: Any, shape: tuple[int, ...]) -> tuple[list[str | tuple[str, ...]]
         return [str(label) for label in values.tolist()], {}
     if values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all():
         names = tuple(map(str, range(shape[1])))
-        return [tuple(names[k] for k in np.flatnonzero(row)) for row in values], {"classes": names, "kind": "multilabel"}
+        return [tuple(names[k] for k in np.flatnonzero(row)) for row in values], {
+            "classes": names,
+            "kind": "multilabel",
+        }
     return [tuple(map(str, row)) for row in values.tolist()], {"kind": "regression"}
 
 

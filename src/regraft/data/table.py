@@ -75,7 +75,10 @@ def find_columns(
         DataError: no column for examples or labels, or columns for more than one modality.
     """
     held = {name.strip().lower(): name for name in reversed(list(names))}
-    label, pair = _first((*LABEL_COLUMNS, *PLURAL_COLUMNS), held), next((pair for pair in PAIRS if held.keys() >= set(pair)), None)
+    label, pair = (
+        _first((*LABEL_COLUMNS, *PLURAL_COLUMNS), held),
+        next((pair for pair in PAIRS if held.keys() >= set(pair)), None),
+    )
     content: dict[Modality, str] = {
         kind: name for kind, wanted in CONTENT_COLUMNS.items() if (name := _first(wanted, held))
     }
@@ -127,12 +130,17 @@ def enter(
         (shown, locator), said = locate(), record.get(columns.label)
         found = () if listing.kind == "multilabel" and said in (None, "") else label(said)
         if found is None:
-            raise BadExample("no label", f"the cell says {said!r}" if said else "the cell is empty")
+            raise BadExample("no label", f"the cell says {said!r}" if said else _empty(columns))
         split = _split(record.get(columns.split)) if columns.split else None
     except BadExample as error:
         listing.bad.append(Problem(error.kind, name, error.detail))
     else:
         listing.rows.append(Row(shown, locator, found, split or default))
+
+
+def _empty(columns: Columns) -> str:
+    plural = columns.label.strip().lower() in PLURAL_COLUMNS
+    return "the cell is empty" + ("; if that means none of the labels: --task multilabel" if plural else "")
 
 
 def holds_texts(columns: Columns) -> bool:
@@ -223,8 +231,12 @@ def _split(value: Any) -> str | None:
 
 def _set_strays_apart(listing: Listing) -> None:
     """Numbers among words, or words among numbers, are two ways of labelling in one table: the fewer are bad."""
-    if any(isinstance(row.label, tuple) for row in listing.rows):
-        return
+    lists = [row for row in listing.rows if isinstance(row.label, tuple)]
+    if listing.kind or 2 * len(lists) > len(listing.rows):
+        return  # any number of labels may hold, or numbers are wanted
+    listing.rows = [row for row in listing.rows if not isinstance(row.label, tuple)]
+    detail = "the cell holds a list, and most others hold one label"
+    listing.bad += [Problem("no label", row.name, detail) for row in lists]
     numbers = [row for row in listing.rows if _is_number(row.label)]
     words = len(listing.rows) - len(numbers)
     if not numbers or not words:

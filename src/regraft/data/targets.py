@@ -120,7 +120,9 @@ def _label_sets(listing: Listing, sets: Sequence[Sequence[str]], notes: tuple[Pr
         return f"no example of {listing.name} has a label. Add some, with {BETWEEN!r} between them: even|prime"
     place = {name: i for i, name in enumerate(names)}
     values = tuple(tuple(float(name in held) for name in names) for held in map(set, sets))
-    strata = tuple(min((place[n] for n in held), key=lambda i: (times[names[i]], i), default=len(names)) for held in sets)
+    strata = tuple(
+        min((place[n] for n in held), key=lambda i: (times[names[i]], i), default=len(names)) for held in sets
+    )
     none = sum(not held for held in sets)
     if none:
         notes += (Problem("no labels", listing.name, f"{none} of {len(sets)} have none of the labels"),)

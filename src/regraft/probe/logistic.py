@@ -1,7 +1,8 @@
-"""Multinomial logistic regression, or one for each label, with an L2 penalty, fitted by L-BFGS; C chosen by cross-validation.
+"""Logistic regression, multinomial or one for each label, with an L2 penalty: L-BFGS; C is cross-validated.
 
 Minimises  sum of -log p(y_i) + |w|² / (2 C)  over w and an unpenalised intercept: scikit-learn's objective
-over C. With labels (N, K) of which any number may hold, p is a sigmoid of each score, and all share one C. In the row coordinates R = U S the Hessian is nearly diagonal, with about S_j² / K + 1/C in direction
+over C. With labels (N, K) of which any number may hold, p is a sigmoid of each score, and all share one C.
+In the row coordinates R = U S the Hessian is nearly diagonal, with about S_j² / K + 1/C in direction
 j. Dividing each direction by the square root of that makes the problem round, and L-BFGS ends in tens of
 steps where it takes hundreds on raw features. Folds and values of C share R; each fit starts at the last
 C's solution.
@@ -51,7 +52,7 @@ def logistic(
     seed: int = 0,
     task: Task = CLASSIFICATION,
 ) -> Fitted:
-    """Multinomial logistic regression, or one-vs-rest for labels of which any number may hold, whose C has the least cross-validated log-loss.
+    """Multinomial logistic regression whose C has the least cross-validated log-loss; for labels one-vs-rest.
 
     Args:
         X: (N, D), or their row space.

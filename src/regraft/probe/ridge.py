@@ -1,6 +1,7 @@
-"""Ridge regression on one-vs-rest targets, or on numbers, with exact leave-one-out for every lambda from one decomposition.
+"""Ridge regression on one-vs-rest targets or numbers, with exact leave-one-out for every lambda.
 
-With targets Y (N, K), in {-1, 1} for classes and labels, and R = U S from `rows`, the fit with an unpenalised intercept is
+One decomposition serves all. With targets Y (N, K), in {-1, 1} for classes and labels, and R = U S from `rows`, the
+fit with an unpenalised intercept is
 
     H(l) = 1 1'/N + U diag(S² / (S² + l)) U'        (columns of U are orthogonal to 1, because R is centred)
     leave-one-out score of row i = y_i - (y_i - (H y)_i) / (1 - H_ii)
@@ -46,7 +47,8 @@ def ridge(
         task: what y is.
 
     Returns:
-        The head with the most leave-one-out merit (of classes: rows right); ties go to the smaller leave-one-out squared error.
+        The head with the most leave-one-out merit (of classes: rows right); ties go to the smaller leave-one-out
+        squared error.
 
     Example:
         >>> X = np.array([[0.0, 1.0], [0.2, 0.9], [1.0, 0.1], [0.9, 0.0]])

@@ -223,9 +223,7 @@ def joined(features: Features, taps: tuple[Tap, ...], split: str, view: int = 0)
 
 
 @torch.no_grad()
-def probabilities(
-    network: Network, rows: Rows, batch_size: int = 256, *, task: Task = CLASSIFICATION
-) -> np.ndarray:
+def probabilities(network: Network, rows: Rows, batch_size: int = 256, *, task: Task = CLASSIFICATION) -> np.ndarray:
     """What a network says of all rows, (N, K) float64: softmax of its scores, sigmoid, or the scores."""
     parts = [
         network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0)).double()
