@@ -165,8 +165,8 @@ def save(
             "input": _kept_apart(source.input, new),
             "taps": [asdict(tap) for tap in taps],
             "classes": list(classes),
-            "views": views,
             "task": task.to_dict(),
+            "views": views,
             **about,
             "digest": digest_file(new / WEIGHTS),
         }

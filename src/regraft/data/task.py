@@ -12,6 +12,7 @@ Shape letters: N examples, K outputs: classes, labels or numbers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -105,7 +106,7 @@ class Task:
         if self.one_of:
             return [names[k] for k in outputs.argmax(axis=1)]
         if self.numeric:
-            return [BETWEEN.join(f"{value:.6g}" for value in row) for row in self.natural(outputs)]
+            return [BETWEEN.join(map(_written, row, self.std)) for row in self.natural(outputs).tolist()]
         return [BETWEEN.join(name for name, on in zip(names, row > 0.5, strict=True) if on) for row in outputs]
 
     def truth(self, y: np.ndarray, names: tuple[str, ...]) -> list[str]:
@@ -139,6 +140,16 @@ class Task:
 
 
 CLASSIFICATION = Task()
+
+
+def _written(value: float, std: float) -> str:
+    """A number without what single precision leaves of it, a millionth of its standard deviation.
+
+    Example:
+        >>> _written(-7.8e-8, 2.9), _written(3.0000001, 2.9), _written(0.000012345, 1e-5)
+        ('0', '3', '1.2345e-05')
+    """
+    return f"{round(value, 5 - math.floor(math.log10(std))) + 0.0:.6g}"
 
 
 def standard_error(merits: np.ndarray) -> float:

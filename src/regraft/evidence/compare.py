@@ -66,7 +66,7 @@ def _accuracies(rows: Sequence[dict[str, Any]]) -> Picture:
             axes.text(0.01, i - 0.2, words, transform=axes.get_yaxis_transform(), color=INK).set_in_layout(False)
         axes.set_ylim(len(rows) - 0.5, -0.8)
         finish_rows(axes)
-        axes.set_xlabel("right on test, %")
+        axes.set_xlabel("right on test (of other tasks: mean merit), %")
 
     height = 0.8 + 0.55 * len(rows)
     return draw("runs", f"Test accuracy: {told}.", plot, height, height)
