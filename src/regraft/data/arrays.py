@@ -11,13 +11,14 @@ import numpy as np
 
 from regraft.data.listing import Listing, Row
 from regraft.data.locate import ArrayLocator, Locator
+from regraft.data.task import Kind
 from regraft.data.text.opening import PairLocator, TextLocator
 from regraft.errors import DataError
 
 _CHANNELS = (1, 3, 4)
 
 
-def list_arrays(X: Any, y: Any, name: str = "array") -> Listing:
+def list_arrays(X: Any, y: Any, name: str = "array", kind: Kind | None = None) -> Listing:
     """One row per example.
 
     Args:
@@ -25,6 +26,7 @@ def list_arrays(X: Any, y: Any, name: str = "array") -> Listing:
             of texts.
         y: labels (N,), numbers or words; labels as 0 and 1, or several numbers for each, (N, K); or lists of words.
         name: of the dataset.
+        kind: of task, where it is known: 0 and 1 may be numbers too.
     """
     texts = _texts(X)
     locators, shape = _pictures(X) if texts is None else texts, _shape(y)
@@ -33,7 +35,7 @@ def list_arrays(X: Any, y: Any, name: str = "array") -> Listing:
             f"X has {len(locators)} {'pictures' if texts is None else 'texts'} and y has the shape {shape}. "
             f"Expected one label for each, ({len(locators)},): read((X, y))"
         )
-    labels, declared = _labels(y, shape)
+    labels, declared = _labels(y, shape, kind)
     pairs = enumerate(zip(locators, labels, strict=True))
     rows = [Row(f"{name}#{i}", locator, label, None) for i, (locator, label) in pairs]
     return Listing(name, "image" if texts is None else "text", rows, **declared)
@@ -91,14 +93,14 @@ def _shape(y: Any) -> tuple[int, ...]:
     return (len(y),) if _are_lists(y) else np.asarray(y).shape
 
 
-def _labels(y: Any, shape: tuple[int, ...]) -> tuple[list[str | tuple[str, ...]], dict[str, Any]]:
+def _labels(y: Any, shape: tuple[int, ...], kind: Kind | None) -> tuple[list[str | tuple[str, ...]], dict[str, Any]]:
     """The label of each row, and what the labels' type declares of their task, for a `Listing`."""
     if _are_lists(y):
         return [tuple(map(str, one)) for one in y], {"kind": "multilabel"}
     values = np.asarray(y)
     if len(shape) == 1:
         return [str(label) for label in values.tolist()], {}
-    if values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all():
+    if kind != "regression" and values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all():
         names = tuple(map(str, range(shape[1])))
         return [tuple(names[k] for k in np.flatnonzero(row)) for row in values], {
             "classes": names,

@@ -100,7 +100,7 @@ def _examples(
 def _list(where: str | Path | Arrays, modality: Modality | None, task: Kind | None) -> Listing:
     """The reader that fits."""
     if isinstance(where, tuple):
-        return _filled(list_arrays(*where), "the arrays", "one label for each example: read((X, y))")
+        return _filled(list_arrays(*where, kind=task), "the arrays", "one label for each example: read((X, y))")
     if str(where) == "digits":
         return list_digits()
     path = Path(where).expanduser()
