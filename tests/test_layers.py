@@ -16,7 +16,7 @@ ORDER = [
 ADAPTERS = {
     "timm": ("source/timm_hub.py",),
     "torchvision": ("source/torchvision_hub.py",),
-    "transformers": ("source/transformers_hub.py", "data/audio/extractor.py"),
+    "transformers": ("source/transformers_hub.py", "data/audio/extractor.py", "tune/lora.py"),
     "soundfile": ("data/audio/sound.py",),
     "soxr": ("data/audio/transform.py",),
     "huggingface_hub": ("source/transformers_hub.py",),

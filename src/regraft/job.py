@@ -61,7 +61,8 @@ class Setting(Opening):
         train_size: training examples in all; None keeps all.
         task: what is predicted; None goes by the labels.
         seed: of all that is drawn.
-        skip_bad: leave out unreadable pictures.
+        skip_bad: leave out unreadable examples.
+        modality: what the examples are; None finds out.
         device: "auto", "cpu" or "cuda".
         runtime: of frozen layers.
         cache: folder of the feature cache; None is the user's.
@@ -80,6 +81,9 @@ class Setting(Opening):
     )
     seed: int = field(default=0, metadata={"help": "Of all that is drawn."})
     skip_bad: bool = field(default=False, metadata={"help": "Leave out examples that cannot be read."})
+    modality: Literal["image", "text", "audio"] | None = field(
+        default=None, metadata={"help": "What the examples are, where a folder or table holds several kinds."}
+    )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "Where PyTorch works."})
     runtime: Literal["auto", "torch", "openvino"] = field(default="auto", metadata={"help": "What runs frozen layers."})
     cache: Path | None = field(
@@ -110,7 +114,8 @@ class Job(Setting):
     """
 
     recipe: str = field(
-        default="auto", metadata={"help": "auto, probe, finetune, gradual, naive, scratch, or a .toml file."}
+        default="auto",
+        metadata={"help": "auto, probe, finetune, contrastive, gradual, naive, scratch, or a .toml file."},
     )
     cut: str | None = field(default=None, metadata={"help": "Train above this cut, whatever the recipe says."})
     set: tuple[str, ...] = field(
@@ -155,11 +160,16 @@ def examples(setting: Setting) -> Dataset:
     Raises:
         DataError: they cannot be found, read, or used.
     """
+<<<<<<< HEAD
     data = read(setting.data, skip_bad=setting.skip_bad, task=setting.task)
     if setting.train_size is not None and setting.train_size < 2:
         raise DataError(f"--train-size {setting.train_size} leaves nothing to learn from. Such as: --train-size 100")
     chosen = data.per_class(setting.per_class, setting.seed)
     return chosen.train_size(setting.train_size, setting.seed).rescaled()
+=======
+    data = read(setting.data, skip_bad=setting.skip_bad, modality=setting.modality)
+    return data.per_class(setting.per_class, setting.seed)
+>>>>>>> main
 
 
 def sources(setting: Setting, data: Dataset) -> list[Source]:

@@ -42,6 +42,7 @@ from regraft.search import (
     check,
     decide,
     look_at,
+    race,
     rank,
     traced_source,
 )
@@ -84,7 +85,8 @@ def transfer(job: Job, *, data: Dataset | None = None, audience: Listener | None
         return Outcome(folder.path, folder.read_json(METRICS), folder.read_json(EVIDENCE))
     _say_task(data, folder)
     with means(job, folder) as work:
-        prospect, why = _suited(job, data, source, work, folder)
+        only = len(job.sources) == 1
+        prospect, why = _suited(data, source, work) if only else _best(job, data, work, folder, clock)
         decision = decide(prospect, recipe, len(data.classes), work, folder=folder.path, clock=clock)
         return _conclude(job, folder, replace(decision, why=(*why, *decision.why)), work, clock)
 
@@ -106,26 +108,39 @@ def _readable(job: Job, data: Dataset) -> Source:
     return open_source(last, job, data)
 
 
-def _suited(job: Job, data: Dataset, source: Source, work: Means, folder: RunFolder) -> tuple[Prospect, list[str]]:
-    """The source to reuse, the only one or the first in rank, looked at; and why.
+def _suited(data: Dataset, source: Source, work: Means) -> tuple[Prospect, list[str]]:
+    """The only source, looked at; and what to be careful about.
+
+    Raises:
+        SourceError: the data are of another kind than it takes.
+    """
+    traced = traced_source(source, work.root)
+    fitness = check(data, source, traced, work)
+    if fitness.verdict == "refuses":
+        raise SourceError(fitness.reasons[0])
+    return look_at(data, source, work, traced), [f"Careful: {reason}" for reason in fitness.reasons]
+
+
+def _best(job: Job, data: Dataset, work: Means, folder: RunFolder, clock: Clock) -> tuple[Prospect, list[str]]:
+    """The first of several sources, looked at; and why it is the first.
 
     Raises:
         SourceError: the data are of a kind that no source takes.
     """
-    if len(job.sources) == 1:
-        traced = traced_source(source, work.root)
-        fitness = check(data, source, traced, work)
-        if fitness.verdict == "refuses":
-            raise SourceError(fitness.reasons[0])
-        return look_at(data, source, work, traced), [f"Careful: {reason}" for reason in fitness.reasons]
-    ranked = rank(data, job.sources, lambda uri: open_source(uri, job, data), work)
+
+    def opened(uri: str) -> Source:
+        return open_source(uri, job, data)
+
+    ranked = rank(data, job.sources, opened, work)
     folder.write_json("ranking.json", [each.to_dict() for each in ranked])
-    first = ranked[0]
-    if first.fitness.verdict == "refuses":
-        raise SourceError(first.fitness.reasons[0])
+    if ranked[0].fitness.verdict == "refuses":
+        raise SourceError(ranked[0].fitness.reasons[0])
+    if job.chosen_recipe is None:  # who asks for a recipe has settled what is trained, and how long
+        ranked = race(ranked, data, opened, work, folder=folder.path, clock=clock)
+        folder.write_json("ranking.json", [each.to_dict() for each in ranked])
     places = [f"{place}. {each.source}: {each.reason}." for place, each in enumerate(ranked, 1)]
-    prospect = look_at(data, open_source(first.source, job, data), work)
-    return prospect, [*places, *(f"Careful: {reason}" for reason in first.fitness.reasons)]
+    careful = [f"Careful: {reason}" for reason in ranked[0].fitness.reasons]
+    return look_at(data, opened(ranked[0].source), work), [*places, *careful]
 
 
 def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, clock: Clock) -> Outcome:

@@ -15,6 +15,7 @@ from torch import nn
 
 from regraft.cut import (
     Traced,
+    as_modules,
     between,
     copy_graph,
     describe,
@@ -26,6 +27,7 @@ from regraft.cut import (
     split,
     to_plain,
     trace,
+    weight_shape,
 )
 from regraft.errors import CutError
 
@@ -165,6 +167,20 @@ def test_linear_layers_of_attention_are_found(kind: str, found: str) -> None:
     _, traced = small(kind)
     layers = linear_layers(split(traced, traced.stages[1])[1])
     assert [name for name in layers if name.endswith(f".{found}")] == [f"{_block(kind, 1)}.{_path(kind)}.{found}"]
+
+
+@torch.no_grad()
+def test_layers_whose_weights_lie_transposed_become_modules_and_compute_alike() -> None:
+    model, traced = small("GPT-2")
+    suffix = copy_graph(split(traced, traced.stages[1])[1])
+    x, (_, mask) = torch.randn(3, 7, 16), batch(3, 7)
+    wanted, tensors = suffix(x, mask=mask), list(suffix.state_dict())
+    layers = [path for path in linear_layers(suffix) if path.startswith(_block("GPT-2", 1))]
+    assert [path.partition("h.1.")[2] for path in layers] == ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
+    assert weight_shape(suffix, layers[0]) == (48, 16) and weight_shape(suffix, layers[2]) == (64, 16)
+    as_modules(suffix, layers, transformers.pytorch_utils.Conv1D)
+    assert {type(suffix.get_submodule(path)) for path in layers} == {type(model.get_submodule(layers[0]))}
+    assert torch.equal(suffix(x, mask=mask), wanted) and list(suffix.state_dict()) == tensors
 
 
 def _block(kind: str, i: int) -> str:

@@ -80,7 +80,7 @@ def test_words_that_the_vocabulary_does_not_hold(texts: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("rate", "seconds", "said"),
-    [(8000, 1.0, ""), (16000, 1.0, "hold nothing above 4,000 Hz"), (8000, 0.2, "longer than the 0.2 seconds")],
+    [(8000, 1.0, ""), (16000, 1.0, "hold nothing above 4,000 Hz"), (8000, 0.2, "Of those only the middle counts")],
 )
 def test_recordings_at_another_rate_or_too_long(
     rate: int, seconds: float, said: str, sounds: Path, tmp_path: Path

@@ -41,7 +41,7 @@ def test_the_better_comes_first_and_ties_go_to_the_cheaper() -> None:
     found = in_order([judged("dear", often, 2.0), judged("poor", seldom, 0.1), judged("cheap", nearly, 1.0)])
     assert [each.source for each in found] == ["cheap", "dear", "poor"]
     assert "not told apart from dear" in found[0].reason
-    assert "cheaper (1000.0 against 2000.0 ms a picture)" in found[0].reason
+    assert "cheaper (1000.0 against 2000.0 ms an example)" in found[0].reason
     assert "39.0 ±" in found[2].reason
 
 

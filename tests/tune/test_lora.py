@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from regraft.artifact import load, save
-from regraft.cut import trace
+from regraft.cut import trace, trace_source
 from regraft.errors import MissingExtra, RecipeError
-from regraft.source import build, make_source
+from regraft.source import build, load_source, make_source
 from regraft.spec import InputSpec
 from regraft.testing import tiny_images
 from regraft.tune import (
@@ -115,6 +115,46 @@ def test_only_adapters_and_head_move_and_merged_they_answer_alike(vit, cut: str)
         torch.testing.assert_close(whole(torch.from_numpy(vit.pixels)), network(apart), atol=1e-5, rtol=1e-5)
     weight = "blocks.2.mlp.fc1.weight"
     assert not torch.equal(whole.state_dict()[f"body.{weight}"], vit.source.model.state_dict()[weight])
+
+
+@pytest.fixture(scope="module")
+def gpt(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A decoder whose layers are transformers' Conv1D: their weights lie as (in, out)."""
+    transformers = pytest.importorskip("transformers")
+    folder, words = tmp_path_factory.mktemp("gpt"), ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
+    config = transformers.GPT2Config(
+        vocab_size=len(words), n_embd=24, n_layer=2, n_head=2, n_positions=16, bos_token_id=2, eos_token_id=3
+    )
+    torch.manual_seed(0)
+    transformers.GPT2Model(config).save_pretrained(folder)
+    transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}).save_pretrained(folder)
+    source = load_source(f"hf:{folder}")
+    random = np.random.default_rng(0)
+    rows = random.integers(5, len(words), (24, 6)).astype(np.int32)
+    rows[:, 5][::3] = -1
+    return SimpleNamespace(source=source, traced=trace_source(source), rows=rows, labels=rows[:, 0] % 3)
+
+
+@pytest.mark.parametrize("cut", ["h.0", "input"])
+def test_layers_whose_weights_lie_transposed_are_adapted_and_merged(gpt, cut: str) -> None:
+    plan = resolve(ADAPT.with_(cut=cut, lora_targets=r"h\.1\.mlp"), gpt.source, gpt.traced, 3, n_train=24)
+    adapters = {f"body.h.1.mlp.{one}.lora_{side}.default.weight" for one in ("c_fc", "c_proj") for side in "AB"}
+    assert names(plan, "trained") == adapters | {"head.weight", "head.bias"}
+    [row] = [row for row in plan.rows if row.group.endswith("adapters")]
+    assert row.n_params == 2 * 4 * (24 + 96)
+    network = started(gpt, plan)
+    values = torch.from_numpy(gpt.rows)
+    if cut != "input":
+        with torch.no_grad():
+            values = frozen_prefix(plan, gpt.source, gpt.traced)(values)
+    history = train(plan, network, ArrayRows(values.numpy(), gpt.labels), None, seed=0)
+    assert history.rows[-1].train_loss < history.rows[1].train_loss
+    whole = full_network(gpt.source, gpt.traced, plan.taps, network.head, network.state_dict(), recipe=plan.recipe)
+    own, source = whole.state_dict(), gpt.source.model.state_dict()
+    assert {name.removeprefix("body.") for name in own if name.startswith("body.")} <= set(source)
+    assert not torch.equal(own["body.h.1.mlp.c_fc.weight"], source["h.1.mlp.c_fc.weight"])
+    with torch.no_grad():
+        torch.testing.assert_close(whole(torch.from_numpy(gpt.rows)), network(values), atol=1e-5, rtol=1e-5)
 
 
 def test_a_bundle_of_merged_adapters_is_an_ordinary_network(vit, tmp_path: Path, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from regraft.digest import digest_state
 from regraft.tune import ArrayRows, Recipe, plan_whole, resolve, starting_head, train, upper_network
 from regraft.tune.averaging import MovingAverage, best_share, between, greedy_soup
-from regraft.tune.objective import Objective, Pull, balanced, clip_gradients, mixed, noisy
+from regraft.tune.objective import TEMPERATURE, Objective, Pull, balanced, clip_gradients, contrast, mixed, noisy
 from regraft.tune.optim import rate_factor
 
 STEPS = Recipe("steps", cut="input", head="fresh", epochs=3, batch_size=8, lr=1e-2, head_lr=1e-2, dropout=True)
@@ -221,3 +222,25 @@ def test_what_speaks_of_a_sources_layers_is_refused_for_a_plain_network() -> Non
 
     with pytest.raises(RecipeError, match="trained whole"):
         plan_whole(Recipe("r", freeze="0"), nn.Linear(2, 2), source="s", n_classes=2, n_train=4)
+
+
+def test_contrast_is_supervised_contrastive_learning_written_naively() -> None:
+    features, labels = torch.randn(9, 4), [0, 0, 0, 1, 1, 1, 1, 2, 0]
+    unit = features / features.norm(dim=1, keepdim=True)
+
+    def loss_of(i: int) -> float:
+        likeness = {j: math.exp(float(unit[i] @ unit[j]) / TEMPERATURE) for j in range(9) if j != i}
+        chances = [likeness[j] / sum(likeness.values()) for j in likeness if labels[j] == labels[i]]
+        return -sum(map(math.log, chances)) / len(chances)
+
+    paired = [i for i in range(9) if labels.count(labels[i]) > 1]
+    expected = sum(map(loss_of, paired)) / len(paired)
+    assert float(contrast(features, torch.tensor(labels))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_contrast_of_strangers_is_nothing() -> None:
+    features = torch.randn(3, 4, requires_grad=True)
+    loss = contrast(features, torch.tensor([0, 1, 2]))
+    loss.backward()
+    assert loss.item() == 0
+    assert features.grad is not None and not features.grad.any()

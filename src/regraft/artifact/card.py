@@ -95,7 +95,8 @@ def _goes_in(spec: dict[str, Any], modality: Modality) -> str:
     if modality == "audio":
         seconds = spec["samples"] / spec["rate"]
         seen = ", shown as log-mel spectrograms" if spec["picture"] else ""
-        return f"Recordings at {spec['rate']} samples per second, mono, {seconds:.4g} seconds{seen}."
+        heard = f"{seconds:.4g} seconds, the middle of longer ones{seen}"
+        return f"Recordings at {spec['rate']} samples per second, mono, {heard}."
     channels, height, width = spec["size"]
     crop = "the middle is cropped" if spec["crop_mode"] == "center" else "both sides are squeezed"
     mean, std = (", ".join(map(_number, spec[name])) for name in ("mean", "std"))

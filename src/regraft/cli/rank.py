@@ -41,7 +41,7 @@ def command(data: str, as_json: bool, **chosen: Any) -> None:
 
 def _table(ranked: list[Ranked]) -> Table:
     shown = table(
-        *("source", "fits", "probe, %>", "ms/picture>", "parameters>", *(f"{s}>" for s in _SCORES), "licence")
+        *("source", "fits", "probe, %>", "ms/example>", "parameters>", *(f"{s}>" for s in _SCORES), "licence")
     )
     for each in ranked:
         accuracy = f"{100 * each.accuracy:.1f} ± {100 * each.se:.1f}" if each.reads else "–"

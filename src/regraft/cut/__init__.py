@@ -6,7 +6,7 @@ Law: `join(*split(traced, cut))` equals the model bit for bit, for every legal c
 """
 
 from regraft.cut.cuts import Cut, Traced, describe, from_plain, to_plain
-from regraft.cut.linear import as_modules, linear_layers
+from regraft.cut.linear import as_modules, linear_layers, weight_shape
 from regraft.cut.of_source import trace_source
 from regraft.cut.surgery import around, between, copy_graph, join, replaced, split
 from regraft.cut.tracing import trace
@@ -31,4 +31,5 @@ __all__ = [
     "to_plain",
     "trace",
     "trace_source",
+    "weight_shape",
 ]

@@ -10,6 +10,7 @@ from regraft.search.explain import describe_probe
 from regraft.search.features import Features, Means
 from regraft.search.fitness import Fitness, check
 from regraft.search.prospect import Prospect, look_at, randomised, traced_source
+from regraft.search.race import race
 from regraft.search.rank import Ranked, rank
 from regraft.search.starts import probe_for
 from regraft.search.trial import TRAINING, Trial, probe_trial, train_trial
@@ -31,6 +32,7 @@ __all__ = [
     "plan_of",
     "probe_for",
     "probe_trial",
+    "race",
     "randomised",
     "rank",
     "traced_source",

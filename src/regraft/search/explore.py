@@ -14,13 +14,15 @@ from pathlib import Path
 
 from regraft.search.clock import Clock
 from regraft.search.features import Means
-from regraft.search.ideas import Idea, has_views, ideas, viewed
+from regraft.search.ideas import MANY_PER_CLASS, Idea, has_views, ideas, per_class, viewed
 from regraft.search.study import STUDY, Study
 from regraft.search.trial import TRAINING, Trial, train_trial
+from regraft.tune import Recipe
 
 # Without a limit the search may take as long as all that came before it: a frozen pass and its probes are the price
-# of a first answer, and few people wait much longer for a second one.
-PATIENCE = 1.0
+# of a first answer, and few people wait much longer for a second one. With many examples of a class training gains
+# more, and people who labelled them wait.
+PATIENCE, PATIENCE_WITH_MANY = 1.0, 4.0
 LEAST_SECONDS = 10.0
 SHORT = 0.25  # of the updates, in the first round
 KEPT = 3  # one in so many goes on
@@ -39,7 +41,8 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     study.add("probe", {"cut": probe.plan.cut}, probe.val_accuracy, {"seconds": probe.seconds})
     if probe.val_accuracy == 1.0:
         return []
-    budget = max(LEAST_SECONDS, PATIENCE * clock.spent) if clock.left is None else clock.left
+    many = per_class(probe.prospect) >= MANY_PER_CLASS
+    budget = seconds_for(clock, PATIENCE_WITH_MANY if many else PATIENCE)
     end = clock.spent + budget
     chosen = _chosen(study, ideas(probe.prospect, probe.plan.n_classes), budget)
     first = [_run(idea, study, probe, means, folder, clock, short=True) for idea in chosen]
@@ -52,6 +55,17 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     fits = study.once("views fit the time", lambda: all(clock.spent + idea.plan.seconds <= end for idea in more))
     third = [_run(idea, study, probe, means, folder, clock, short=False) for idea in more if fits]
     return [trial for trial in [*first, *second, *third] if trial is not None]
+
+
+def seconds_for(clock: Clock, patience: float = PATIENCE) -> float:
+    """What a search may take from now on: of what was spent, so many times as much, or what is left of a limit."""
+    return max(LEAST_SECONDS, patience * clock.spent) if clock.left is None else clock.left
+
+
+def shortened(idea: Idea) -> Recipe:
+    """The recipe of an idea's run in the first round."""
+    updates = max(1, round(SHORT * idea.plan.updates))
+    return replace(idea.recipe, name=f"{idea.name}, short", epochs=1, min_updates=updates)
 
 
 def merit(trial: Trial) -> tuple[float, float]:
@@ -91,10 +105,8 @@ def _run(
     idea: Idea, study: Study, probe: Trial, means: Means, folder: Path, clock: Clock, *, short: bool
 ) -> Trial | None:
     """One run, written to the study when it ends; None if there is no time for it any more."""
-    recipe, number = idea.recipe, study.once(f"number of {idea.name}", lambda: len(study.trials))
-    if short:
-        updates = max(1, round(SHORT * idea.plan.updates))
-        recipe = replace(recipe, name=f"{recipe.name}, short", epochs=1, min_updates=updates)
+    number = study.once(f"number of {idea.name}", lambda: len(study.trials))
+    recipe = shortened(idea) if short else idea.recipe
     ended = study.has(recipe.name)
     if not ended and clock.left is not None and clock.left <= 0:
         return None

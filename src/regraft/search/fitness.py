@@ -142,6 +142,7 @@ def _long(train: Dataset, uri: str, spec: AudioSpec) -> str:
     if share <= _CUT:
         return ""
     return (
-        f"{100 * share:.0f} % of the recordings are longer than the {window:.1f} seconds that {uri} hears, and are "
-        "cut. Cut them into pieces of that length, each with its label"
+        f"{100 * share:.0f} % of the recordings are longer than the {window:.1f} seconds that {uri} hears. Of those "
+        "only the middle counts, in training, in measuring and in predictions. If what tells the classes apart may lie "
+        "elsewhere, cut them into pieces of that length, each with its label"
     )

@@ -50,7 +50,8 @@ class Idea:
     @property
     def params(self) -> dict[str, str | float]:
         """What distinguishes it from other ideas."""
-        params = {"cut": self.recipe.cut, "reads": _reads(self.probe), "lr": self.recipe.lr}
+        reads = _reads(self.probe) if self.recipe.head == "probe" else self.recipe.taps
+        params = {"cut": self.recipe.cut, "reads": reads, "lr": self.recipe.lr}
         return params | ({"views": float(self.recipe.views)} if self.recipe.views else {})
 
 
@@ -63,7 +64,14 @@ def ideas(prospect: Prospect, n_classes: int) -> Iterator[Iterator[Idea]]:
         prospect: the source.
         n_classes: of the new head.
     """
+    if prospect.source.input.modality == "text":
+        return iter([_contrastive(prospect, n_classes)])
     return (_deeper(prospect, probe, n_classes) for probe in _starts(prospect))
+
+
+def per_class(prospect: Prospect) -> float:
+    """Training examples of each class, on average."""
+    return len(prospect.features.labels("train")) / len(prospect.features.data.classes)
 
 
 def has_views(prospect: Prospect) -> bool:
@@ -106,6 +114,16 @@ def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[
             yield Idea(name, tried, probe, replace(plan, recipe=tried))
 
 
+def _contrastive(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
+    """On texts one recipe with a head of its own did better than all that start from a probe (docs/text.md)."""
+    single = prospect.profile.single
+    for cut in _cuts(prospect, single):
+        recipe = RECIPES["contrastive"]
+        recipe = recipe.with_(name=f"{recipe.name} above {cut}", cut=cut)
+        (plan,) = plans_for(recipe, prospect, n_classes, None)
+        yield Idea(recipe.name, recipe, single, plan)
+
+
 def _starts(prospect: Prospect) -> Iterator[ProbeResult]:
     """The best single probe; then the last layer's, unless that is the same or far behind."""
     profile = prospect.profile
@@ -122,9 +140,13 @@ def _cuts(prospect: Prospect, probe: ProbeResult) -> list[str]:
     stages = [stage for stage in prospect.traced.stages if not stage.needs_input]
     names = [stage.name for stage in stages]
     lowest = min(names.index(tap.cut) for tap in probe.candidate.taps)
+<<<<<<< HEAD
     data = prospect.features.data
     kinds = _KINDS_OF_NUMBERS if data.task.numeric else len(data.classes)
     many = len(prospect.features.labels("train")) / kinds >= MANY_PER_CLASS
+=======
+    many = per_class(prospect) >= MANY_PER_CLASS
+>>>>>>> main
     cuts = [names[lowest - depth] for depth in (*_DEPTHS, *(_DEEPER if many else ())) if depth <= lowest]
     return [*cuts, "input"] if many or not cuts else cuts
 

@@ -26,9 +26,9 @@ from regraft.search.explain import describe_probe
 from regraft.search.features import Features, Means
 from regraft.search.fitness import Fitness, check
 from regraft.search.prospect import Prospect, look_at, traced_source
-from regraft.source import Source
+from regraft.source import Source, example_inputs
 
-_TIMED = 8  # pictures in the batch that is timed
+_TIMED = 8  # examples in the batch that is timed
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Ranked:
         accuracy: of its best probe, on validation and on training examples held out.
         se: binomial standard error of that.
         reads: what the probe reads.
-        seconds: one picture's way through the whole network, here, in PyTorch.
+        seconds: one example's way through the whole network, here, in PyTorch.
         n_params: of the network.
         licence: of the weights, where known.
         scores: LogME and H-score of the last layer's features; NCE and LEEP of the source's own answers.
@@ -76,8 +76,13 @@ def rank(data: Dataset, uris: Iterable[str], open_source: Callable[[str], Source
         open_source: from URI to network.
         means: cache folder, runtime, device, seed, listener.
     """
-    held = replace(data, examples=tuple(e for e in data.examples if e.split != "test"))
+    held = without_test(data)
     return in_order([_judge(held, open_source(uri), means) for uri in uris])
+
+
+def without_test(data: Dataset) -> Dataset:
+    """The examples that sources may be judged on."""
+    return replace(data, examples=tuple(example for example in data.examples if example.split != "test"))
 
 
 def in_order(judged: Sequence[Ranked]) -> list[Ranked]:
@@ -86,14 +91,14 @@ def in_order(judged: Sequence[Ranked]) -> list[Ranked]:
     ordered: list[Ranked] = []
     while left:
         best = left[0]
-        tied = [other for other in left if other is best or _tied(best, other)]
+        tied = [other for other in left if other is best or tied_with(best, other)]
         chosen = min(tied, key=lambda r: r.seconds)
         ordered.append(replace(chosen, reason=_reason(chosen, best, ordered)))
         left = [other for other in left if other is not chosen]
     return ordered
 
 
-def _tied(best: Ranked, other: Ranked) -> bool:
+def tied_with(best: Ranked, other: Ranked) -> bool:
     """Whether the examples on which the two differ leave open which is better."""
     if best.fitness.verdict == "refuses" or other.fitness.verdict == "refuses":
         return False
@@ -112,7 +117,7 @@ def _reason(chosen: Ranked, best: Ranked, before: Sequence[Ranked]) -> str:
         return f"does not fit: {chosen.fitness.reasons[0]}"
     if chosen is not best:
         points, se = _difference(best, chosen)
-        prices = f"{1000 * chosen.seconds:.1f} against {1000 * best.seconds:.1f} ms a picture"
+        prices = f"{1000 * chosen.seconds:.1f} against {1000 * best.seconds:.1f} ms an example"
         behind = f"{100 * points:.1f} ± {100 * se:.1f} points behind"
         return f"{held}; not told apart from {best.source} ({behind}), and cheaper ({prices})"
     if before:
@@ -166,12 +171,12 @@ def _scores(prospect: Prospect) -> dict[str, float]:
 
 @torch.no_grad()
 def _seconds(source: Source) -> float:
-    """One picture through the whole network, the better of two batches."""
-    batch = torch.zeros(_TIMED, *source.input.size)
-    return min(_timed(source, batch) for _ in range(2)) / _TIMED
+    """One example through the whole network, the better of two batches."""
+    inputs = example_inputs(source.input, _TIMED)
+    return min(_timed(source, inputs) for _ in range(2)) / _TIMED
 
 
-def _timed(source: Source, batch: torch.Tensor) -> float:
+def _timed(source: Source, inputs: tuple[torch.Tensor, ...]) -> float:
     began = time.perf_counter()
-    source.model(batch)
+    source.model(*inputs)
     return time.perf_counter() - began

@@ -64,6 +64,22 @@ def sure_gain(tuned: Trial, probe: Trial, means: Means) -> Gain:
     return Gain.of(np.concatenate([on_val, on_train]))
 
 
+def right_held_out(tuned: Trial, means: Means) -> np.ndarray:
+    """Which training examples (N,) a training gets right that was made without them, as long as was best on validation.
+
+    Args:
+        tuned: a trained trial that started from a probe's head.
+        means: seed and device.
+    """
+    y, kept = tuned.prospect.features.labels("train"), tuned.history.kept.epoch if tuned.history else 0
+    if kept:
+        return _held_out(tuned, kept, means) == y
+    assert tuned.probe is not None
+    scores = tuned.probe.fitted.cv_scores  # of the head that it started from, which no update bettered
+    assert scores is not None
+    return scores.argmax(1) == y
+
+
 def _held_out(tuned: Trial, epochs: int, means: Means) -> np.ndarray:
     """Answers (N, K) on training examples, each by a network that was trained without its fold."""
     prospect, probe = tuned.prospect, tuned.probe

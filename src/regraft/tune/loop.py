@@ -246,7 +246,13 @@ class _Loop:
     def loss(self, indices: np.ndarray, epoch: int) -> Tensor:
         batch, labels = self.take(self.train, indices, epoch), self.targets(self.train, indices)
         batch, shares = self.objective.prepared(batch, labels)
-        return self.objective(self.forward(batch), shares)
+        if not self.recipe.contrastive:
+            return self.objective(self.forward(batch), shares)
+        assert isinstance(self.network, Network)
+        with self.in_precision():
+            features = self.network.features(batch)
+            logits = self.network.head(features)
+        return self.objective(logits.float(), shares, features.float())
 
     def take(self, rows: Rows, indices: np.ndarray, epoch: int) -> Tensor:
         batch = rows.batch(indices, epoch).to(self.device, non_blocking=True)
@@ -256,9 +262,12 @@ class _Loop:
         return torch.from_numpy(rows.labels[indices]).to(self.device)
 
     def forward(self, batch: Tensor) -> Tensor:
-        fast = self.recipe.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
+        with self.in_precision():
             return self.network(batch).float()
+
+    def in_precision(self) -> torch.autocast:
+        fast = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
 
     def set_rates(self) -> None:
         recipe = self.recipe

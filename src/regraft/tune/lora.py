@@ -9,6 +9,7 @@ References: Hu and others, 2021, arXiv:2106.09685; Mangrulkar and others, 2022, 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from types import ModuleType
@@ -16,7 +17,7 @@ from types import ModuleType
 import torch
 from torch import fx, nn
 
-from regraft.cut import as_modules
+from regraft.cut import as_modules, weight_shape
 from regraft.errors import MissingExtra
 from regraft.tune.recipe import Recipe
 
@@ -44,7 +45,7 @@ def adapters(graph: fx.GraphModule, layers: Iterable[str], rank: int) -> dict[st
     """
     found: dict[str, nn.Parameter] = {}
     for layer in layers:
-        out, into = graph.get_parameter(f"{layer}.weight").shape
+        out, into = weight_shape(graph, layer)
         found[layer + _A] = nn.Parameter(torch.empty(rank, into, device="meta"))
         found[layer + _B] = nn.Parameter(torch.empty(out, rank, device="meta"))
     return found
@@ -78,11 +79,13 @@ def adapt(body: fx.GraphModule, layers: Sequence[str], recipe: Recipe, *, seed: 
         MissingExtra: PEFT is not installed.
     """
     peft = _peft()
-    as_modules(body, layers)
+    as_modules(body, layers, _transposed())
     exactly = "|".join(map(re.escape, layers))
     config = peft.LoraConfig(r=recipe.lora, lora_alpha=recipe.lora_alpha, target_modules=exactly)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.manual_seed(seed)
+        # PEFT sees for each layer how its weight lies, and warns where that is not what the config says.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")
         peft.inject_adapter_in_model(config, body)
 
 
@@ -92,6 +95,13 @@ def merge(body: fx.GraphModule, layers: Sequence[str]) -> None:
         layer = body.get_submodule(path)
         layer.merge()  # pyright: ignore[reportCallIssue]
         body.set_submodule(path, layer.get_base_layer())  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def _transposed() -> type[nn.Module]:
+    """The class by which PEFT, which brings transformers, knows layers whose weights lie transposed."""
+    from transformers.pytorch_utils import Conv1D
+
+    return Conv1D
 
 
 def _peft() -> ModuleType:

@@ -15,16 +15,18 @@ from torch.nn import functional as F
 from regraft.data import CLASSIFICATION, Task
 from regraft.tune.recipe import Recipe
 
+TEMPERATURE = 0.3  # of `contrast`, as Gunel and others found best
+
 
 class Objective:
-    """The loss of a task as a recipe wants it: smoothed labels, balanced classes, mixed and noisy rows.
+    """The loss of a task as a recipe wants it: smoothed labels, balanced classes, mixed and noisy rows, contrast.
 
     Cross-entropy for classes, its binary kind for labels of which any number may hold, the squared error for numbers.
 
     All chance comes from PyTorch's generator, which the loop seeds for each epoch.
 
     Args:
-        recipe: label_smoothing, class_weights, mixup, noise.
+        recipe: label_smoothing, class_weights, mixup, noise, contrastive.
         labels: of all training rows; "balanced" counts them.
         n_classes: K.
         task: what the labels are.
@@ -58,8 +60,17 @@ class Objective:
             rows = noisy(rows, self.recipe.noise)
         return mixed(rows, shares, self.recipe.mixup) if self.recipe.mixup else (rows, shares)
 
-    def __call__(self, logits: Tensor, shares: Tensor) -> Tensor:
-        """Mean over the batch of the loss between scores (B, K) and class shares, labels or numbers (B, K)."""
+    def __call__(self, logits: Tensor, shares: Tensor, features: Tensor | None = None) -> Tensor:
+        """Mean over the batch of the loss between scores (B, K) and class shares, labels or numbers (B, K).
+
+        With features (B, D), the recipe's contrastive share of it is their `contrast`.
+        """
+        loss = self._loss(logits, shares)
+        if features is None:
+            return loss
+        return torch.lerp(loss, contrast(features, shares.argmax(1)), self.recipe.contrastive)
+
+    def _loss(self, logits: Tensor, shares: Tensor) -> Tensor:
         if self.task.numeric:
             return F.mse_loss(logits, shares)
         weights = None if self.weights is None else self.weights.to(logits.device)
@@ -95,6 +106,24 @@ def noisy(rows: Tensor, share: float) -> Tensor:
     axes = [axis for axis in range(rows.ndim) if axis != 1]
     away = rows - rows.nanmean(axes, keepdim=True)
     return rows + share * away.square().nanmean(axes, keepdim=True).sqrt() * torch.randn_like(rows)
+
+
+def contrast(features: Tensor, labels: Tensor) -> Tensor:
+    """How little rows resemble those of their own class among all others; 0 where no class occurs twice.
+
+    References: Khosla and others, 2020, arXiv:2004.11362, the loss with the sum outside the logarithm.
+
+    Args:
+        features: (B, D).
+        labels: (B,).
+    """
+    alike = F.normalize(features, dim=1)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    chances = (alike @ alike.T / TEMPERATURE).masked_fill(itself, -torch.inf).log_softmax(1)
+    friends = (labels[:, None] == labels) & ~itself
+    number = friends.sum(1)
+    mean = chances.masked_fill(~friends, 0.0).sum(1)[number > 0] / number[number > 0]
+    return -mean.mean() if len(mean) else features.sum() * 0.0
 
 
 def mixed(rows: Tensor, shares: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

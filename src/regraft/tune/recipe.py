@@ -64,6 +64,8 @@ class Recipe:
         mixup: rows and labels at the cut are mixed with weights from Beta(mixup, mixup); 0 mixes nothing
             (Zhang and others, 2018, arXiv:1710.09412; above an inner cut: Verma and others, 2019, arXiv:1806.05236).
         noise: on the rows at the cut, in standard deviations of each channel.
+        contrastive: share of the loss that draws the features of one class together and those of others apart, in
+            [0, 1); few texts gain by it (supervised contrastive learning: Gunel and others, 2021, arXiv:2011.01403).
         class_weights: "balanced" lets each class count alike, however many examples it has.
         augment: of pixel rows; "flip-crop" is a random flip and a random crop after padding by an eighth.
         views: so many versions of each training picture (plain, and cropped, flipped, recoloured) are cached at the
@@ -122,6 +124,7 @@ class Recipe:
     label_smoothing: float = 0.0
     mixup: float = 0.0
     noise: float = 0.0
+    contrastive: float = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     augment: Literal["none", "flip-crop"] = "none"
     views: int = 0

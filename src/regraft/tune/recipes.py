@@ -16,6 +16,24 @@ RECIPES.add("probe", Recipe("probe", cut="output", epochs=0))
 # 50 examples is two.
 RECIPES.add("finetune", Recipe("finetune", min_updates=200, patience=5))
 
+# For texts, in the place of SetFit's two stages: contrast first of all, and a fresh head on the last layer that learns
+# beside it. Few updates, a low rate and the network's own dropout, because transformers overfit a few hundred sentences
+# within two epochs (docs/text.md has the figures).
+RECIPES.add(
+    "contrastive",
+    Recipe(
+        "contrastive",
+        head="fresh",
+        taps="feature",
+        epochs=6,
+        min_updates=60,
+        patience=3,
+        lr=1e-4,
+        dropout=True,
+        contrastive=0.9,
+    ),
+)
+
 # Freeze all, then unfreeze from the top: five steps, each from the cache at its own cut.
 RECIPES.add("gradual", Recipe("gradual", unfreeze=5, epochs=20, min_updates=300, patience=3))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from regraft.errors import closest
-from regraft.head import KINDS, parse_layers
+from regraft.head import KINDS, NEED_PLACES, parse_layers
 
 if TYPE_CHECKING:
     from regraft.tune.recipe import Recipe
@@ -98,6 +98,7 @@ RULES: dict[str, Rule] = {
     "label_smoothing": _SHARE,
     "mixup": _AMOUNT,
     "noise": _AMOUNT,
+    "contrastive": _SHARE,
     "views": _VIEWS,
     "average_views": (f"{_VIEWS[0]}, or 'auto'", lambda v: v == "auto" or _VIEWS[1](v)),
     "patience": _COUNT,
@@ -143,5 +144,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "keep_source_head needs the layers that drop_above drops"
     if recipe.replace and recipe.keep_source_head:
         yield "keep_source_head needs the layers that replace takes out"
+    if recipe.contrastive and (recipe.mixup or recipe.head_layers.partition(":")[0] in NEED_PLACES):
+        yield "contrastive compares one row of features for each example of one class: no mixup, no head on places"
     if recipe.drop_above and recipe.taps != "auto":
         yield "drop_above says where the head reads, so taps must be 'auto'"
