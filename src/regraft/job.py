@@ -160,16 +160,11 @@ def examples(setting: Setting) -> Dataset:
     Raises:
         DataError: they cannot be found, read, or used.
     """
-<<<<<<< HEAD
-    data = read(setting.data, skip_bad=setting.skip_bad, task=setting.task)
+    data = read(setting.data, skip_bad=setting.skip_bad, modality=setting.modality, task=setting.task)
     if setting.train_size is not None and setting.train_size < 2:
         raise DataError(f"--train-size {setting.train_size} leaves nothing to learn from. Such as: --train-size 100")
     chosen = data.per_class(setting.per_class, setting.seed)
     return chosen.train_size(setting.train_size, setting.seed).rescaled()
-=======
-    data = read(setting.data, skip_bad=setting.skip_bad, modality=setting.modality)
-    return data.per_class(setting.per_class, setting.seed)
->>>>>>> main
 
 
 def sources(setting: Setting, data: Dataset) -> list[Source]:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Answer
 from sklearn.base import clone
 
+from conftest import Answer
 from regraft import TransferRegressor
 from regraft.testing import tiny_images
 
@@ -74,4 +74,5 @@ def test_inspect_tells_the_numbers(run: Run, sizes: Path):
 def test_the_estimator_predicts_in_the_shape_it_learned():
     X, y = tiny_images(12)
     asked = TransferRegressor(recipe="probe")
-    assert clone(asked).fit(X, 2.5 * y).predict(X[:3]).shape == (3,)
+    assert asked.get_params()["recipe"] == "probe" and isinstance(clone(asked), TransferRegressor)
+    assert asked.fit(X, 2.5 * y).predict(X[:3]).shape == (3,)

@@ -60,3 +60,6 @@ def test_numbers_are_not_smoothed_or_weighted():
     traced = trace(source.model, torch.zeros(2, *source.input.size))
     with pytest.raises(RecipeError, match="label_smoothing"):
         resolve(Recipe("r", head="fresh", label_smoothing=0.1), source, traced, 1, n_train=60, task=NUMBERS)
+    for task in (NUMBERS, LABELS):
+        with pytest.raises(RecipeError, match="contrastive"):
+            resolve(Recipe("r", head="fresh", contrastive=0.5), source, traced, 1, n_train=60, task=task)

@@ -64,14 +64,16 @@ def ideas(prospect: Prospect, n_classes: int) -> Iterator[Iterator[Idea]]:
         prospect: the source.
         n_classes: of the new head.
     """
-    if prospect.source.input.modality == "text":
+    if prospect.source.input.modality == "text" and prospect.features.data.task.one_of:
         return iter([_contrastive(prospect, n_classes)])
     return (_deeper(prospect, probe, n_classes) for probe in _starts(prospect))
 
 
 def per_class(prospect: Prospect) -> float:
-    """Training examples of each class, on average."""
-    return len(prospect.features.labels("train")) / len(prospect.features.data.classes)
+    """Training examples of each class, on average; of numbers, as if they were of so many."""
+    data = prospect.features.data
+    kinds = _KINDS_OF_NUMBERS if data.task.numeric else len(data.classes)
+    return len(prospect.features.labels("train")) / kinds
 
 
 def has_views(prospect: Prospect) -> bool:
@@ -140,13 +142,7 @@ def _cuts(prospect: Prospect, probe: ProbeResult) -> list[str]:
     stages = [stage for stage in prospect.traced.stages if not stage.needs_input]
     names = [stage.name for stage in stages]
     lowest = min(names.index(tap.cut) for tap in probe.candidate.taps)
-<<<<<<< HEAD
-    data = prospect.features.data
-    kinds = _KINDS_OF_NUMBERS if data.task.numeric else len(data.classes)
-    many = len(prospect.features.labels("train")) / kinds >= MANY_PER_CLASS
-=======
     many = per_class(prospect) >= MANY_PER_CLASS
->>>>>>> main
     cuts = [names[lowest - depth] for depth in (*_DEPTHS, *(_DEEPER if many else ())) if depth <= lowest]
     return [*cuts, "input"] if many or not cuts else cuts
 

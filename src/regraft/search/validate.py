@@ -59,25 +59,25 @@ def sure_gain(tuned: Trial, probe: Trial, means: Means) -> Gain:
     if len(on_val) >= FEW or not kept or held_out is None or tuned.probe is None:
         return Gain.of(on_val)
     y, task = tuned.prospect.features.labels("train"), tuned.plan.task
-    answers = task.merits_of_outputs(_held_out(tuned, kept, means), y)
-    on_train = answers.astype(float) - task.merits(held_out, y)
+    on_train = right_held_out(tuned, means).astype(float) - task.merits(held_out, y)
     return Gain.of(np.concatenate([on_val, on_train]))
 
 
 def right_held_out(tuned: Trial, means: Means) -> np.ndarray:
-    """Which training examples (N,) a training gets right that was made without them, as long as was best on validation.
+    """Merits (N,) on training examples of a training that was made without them, as long as was best on validation.
 
     Args:
         tuned: a trained trial that started from a probe's head.
         means: seed and device.
     """
     y, kept = tuned.prospect.features.labels("train"), tuned.history.kept.epoch if tuned.history else 0
+    task = tuned.plan.task
     if kept:
-        return _held_out(tuned, kept, means) == y
+        return task.merits_of_outputs(_held_out(tuned, kept, means), y)
     assert tuned.probe is not None
     scores = tuned.probe.fitted.cv_scores  # of the head that it started from, which no update bettered
     assert scores is not None
-    return scores.argmax(1) == y
+    return task.merits(scores, y)
 
 
 def _held_out(tuned: Trial, epochs: int, means: Means) -> np.ndarray:

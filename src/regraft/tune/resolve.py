@@ -101,12 +101,14 @@ def _check_rows(scope: Scope, source: Source) -> None:
 
 
 def _check_task(recipe: Recipe, task: Task) -> None:
-    """Numbers are no classes that could be smoothed or weighted."""
-    asked = [name for name in ("label_smoothing", "class_weights") if getattr(recipe, name) not in (0.0, "none")]
-    if asked and task.numeric:
+    """Only classes are contrasted; numbers are not smoothed or weighted either."""
+    about = {"classification": (), "multilabel": ("contrastive",)}
+    classes_only = about.get(task.kind, ("contrastive", "label_smoothing", "class_weights"))
+    asked = [name for name in classes_only if getattr(recipe, name) not in (0.0, "none")]
+    if asked:
         raise RecipeError(
-            f"recipe {recipe.name!r} says {' and '.join(asked)}, and the targets are numbers, not classes. "
-            f"Leave it out: recipe.with_(label_smoothing=0.0, class_weights='none')."
+            f"recipe {recipe.name!r} says {' and '.join(asked)}, which is about classes, and this is a {task.kind} "
+            f"task. Leave it out: recipe.with_({asked[0]}={'none' if asked[0] == 'class_weights' else 0.0!r})."
         )
 
 
