@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Delivered
 
+from conftest import Delivered  # type: ignore[import-not-found]
 from regraft.artifact import load
 from regraft.data import Task
 from regraft.errors import BundleError, DataError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sklearn.base import clone
 
-from conftest import Answer
+from conftest import Answer  # type: ignore[import-not-found]
 from regraft import TransferRegressor
 from regraft.testing import tiny_images
 
