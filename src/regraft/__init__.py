@@ -7,9 +7,9 @@ The names below are in the order of the flow; `transfer` is the whole of it.
 from regraft.artifact import Classifier, Prediction, load  # a saved model, reloaded
 from regraft.cache import FeatureCache, Tap, frozen_pass  # frozen layers computed once
 from regraft.cut import Cut, Traced, between, join, split, trace  # places where a network can be taken apart
-from regraft.data import Dataset, Transform, read  # labelled examples
+from regraft.data import Dataset, Task, Transform, read  # labelled examples
 from regraft.errors import RegraftError  # what a user can mend
-from regraft.estimator import TransferClassifier  # the same as a scikit-learn estimator
+from regraft.estimator import TransferClassifier, TransferRegressor  # the same as scikit-learn estimators
 from regraft.evidence import render  # a run's report
 from regraft.job import Job  # what a person asks for
 from regraft.probe import DepthProfile, depth_profile  # what each depth holds
@@ -34,8 +34,10 @@ __all__ = [
     "RegraftError",
     "Source",
     "Tap",
+    "Task",
     "Traced",
     "TransferClassifier",
+    "TransferRegressor",
     "Transform",
     "between",
     "depth_profile",

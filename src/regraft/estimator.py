@@ -1,21 +1,21 @@
-"""TransferClassifier: transfer as a scikit-learn estimator, for pipelines and cross-validation.
+"""TransferClassifier and TransferRegressor: transfer as scikit-learn estimators, for pipelines and cross-validation.
 
-Letters: N examples, H and W pixels, C channels, K classes.
+Letters: N examples, H and W pixels, C channels, K classes or numbers.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted
 
 from regraft.artifact import Classifier, load
-from regraft.data import read
+from regraft.data import Dataset, read
 from regraft.job import EMBEDDED, Job
 from regraft.transfer import transfer
 
@@ -69,20 +69,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = unique_labels(y)
         codes = np.searchsorted(self.classes_, y)
         data = read((np.asarray(X), codes), val_fraction=0.1, test_fraction=0.1)
-        with tempfile.TemporaryDirectory(prefix="regraft-") as folder:
-            job = Job(
-                data="arrays",
-                source=(self.source,),
-                recipe=self.recipe,
-                time_limit=self.time_limit,
-                seed=self.seed,
-                device=self.device,  # type: ignore[arg-type]  (checked where it is used)
-                evidence="off",
-                out=Path(folder) / "run",
-            )
-            outcome = transfer(job, data=data)
-            self.metrics_ = outcome.metrics
-            self.model_: Classifier = load(outcome.folder / "model")
+        self.metrics_, self.model_ = _carried_out(self, data)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
@@ -93,3 +80,77 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Labels, (N,)."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+class TransferRegressor(RegressorMixin, BaseEstimator):
+    """Reuses a pretrained network to predict numbers from pictures in an array.
+
+    A tenth of the rows is kept back for choosing, and a tenth for the run's own report; score it with
+    `sklearn.model_selection` as any other estimator.
+
+    Args:
+        source: URI of a pretrained network.
+        recipe: "auto", a named recipe, or a .toml file.
+        time_limit: seconds after which nothing new begins.
+        seed: of all that is drawn.
+        device: "auto", "cpu" or "cuda".
+
+    Attributes:
+        metrics_: the content of metrics.json.
+        model_: the saved model, reloaded.
+
+    Example:
+        >>> from regraft.testing import tiny_images
+        >>> X, y = tiny_images(20)
+        >>> TransferRegressor(source="regraft:cifar10-resnet20", recipe="probe").fit(X, 1.5 * y).score(X, 1.5 * y) > 0.7
+        True
+    """
+
+    def __init__(
+        self,
+        source: str = EMBEDDED,
+        recipe: str = "auto",
+        time_limit: float | None = None,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.source = source
+        self.recipe = recipe
+        self.time_limit = time_limit
+        self.seed = seed
+        self.device = device
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+        """Find out what to reuse for these pictures and train the rest.
+
+        Args:
+            X: uint8 or float 0..1, (N, H, W), (N, H, W, C) or (N, C, H, W).
+            y: numbers, (N,) or (N, K).
+        """
+        self._one = np.ndim(y) == 1
+        data = read((np.asarray(X), np.asarray(y)), val_fraction=0.1, test_fraction=0.1, task="regression")
+        self.metrics_, self.model_ = _carried_out(self, data)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Numbers, in the shape that they were learned in: (N,) or (N, K)."""
+        check_is_fitted(self, "model_")
+        values = self.model_.predict_values(np.asarray(X))
+        return values[:, 0] if self._one else values
+
+
+def _carried_out(asked: TransferClassifier | TransferRegressor, data: Dataset) -> tuple[dict[str, Any], Classifier]:
+    """The metrics of a run, and its model."""
+    with tempfile.TemporaryDirectory(prefix="regraft-") as folder:
+        job = Job(
+            data="arrays",
+            source=(asked.source,),
+            recipe=asked.recipe,
+            time_limit=asked.time_limit,
+            seed=asked.seed,
+            device=asked.device,  # type: ignore[arg-type]  (checked where it is used)
+            evidence="off",
+            out=Path(folder) / "run",
+        )
+        outcome = transfer(job, data=data)
+        return outcome.metrics, load(outcome.folder / "model")

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 
 from regraft.cache import default_root
-from regraft.data import Dataset, read
-from regraft.errors import RunError, SourceError
+from regraft.data import Dataset, Kind, read
+from regraft.errors import DataError, RunError, SourceError
 from regraft.run import Listener
 from regraft.search import Means
 from regraft.source import Source, load_source
@@ -58,6 +58,8 @@ class Setting(Opening):
         data: a folder, a file, or "digits".
         source: URIs of pretrained networks.
         per_class: training examples of each class; None keeps all.
+        train_size: training examples in all; None keeps all.
+        task: what is predicted; None goes by the labels.
         seed: of all that is drawn.
         skip_bad: leave out unreadable examples.
         modality: what the examples are; None finds out.
@@ -73,6 +75,10 @@ class Setting(Opening):
         metadata={"help": f"Pretrained network; may be given several times.  [default: {EMBEDDED}]"},
     )
     per_class: int | None = field(default=None, metadata={"help": "Keep this many training examples of each class."})
+    train_size: int | None = field(default=None, metadata={"help": "Keep this many training examples in all."})
+    task: Kind | None = field(
+        default=None, metadata={"help": "One class, any number of labels, or numbers.  [default: by the labels]"}
+    )
     seed: int = field(default=0, metadata={"help": "Of all that is drawn."})
     skip_bad: bool = field(default=False, metadata={"help": "Leave out examples that cannot be read."})
     modality: Literal["image", "text", "audio"] | None = field(
@@ -154,8 +160,11 @@ def examples(setting: Setting) -> Dataset:
     Raises:
         DataError: they cannot be found, read, or used.
     """
-    data = read(setting.data, skip_bad=setting.skip_bad, modality=setting.modality)
-    return data.per_class(setting.per_class, setting.seed)
+    data = read(setting.data, skip_bad=setting.skip_bad, modality=setting.modality, task=setting.task)
+    if setting.train_size is not None and setting.train_size < 2:
+        raise DataError(f"--train-size {setting.train_size} leaves nothing to learn from. Such as: --train-size 100")
+    chosen = data.per_class(setting.per_class, setting.seed)
+    return chosen.train_size(setting.train_size, setting.seed).rescaled()
 
 
 def sources(setting: Setting, data: Dataset) -> list[Source]:

@@ -22,13 +22,13 @@ from regraft.evidence import (
     measure,
     render,
     save_examples,
-    wilson,
     write_answers,
 )
 from regraft.evidence.events import write_events
 from regraft.evidence.examine import Findings, examine
 from regraft.evidence.looks import write_looks, write_where
-from regraft.evidence.predictions import MOST_PICTURES
+from regraft.evidence.measures import measured
+from regraft.evidence.predictions import MOST_PICTURES, largest_errors
 from regraft.evidence.record import data_facts, profile_rows, write_curves
 from regraft.job import Job, examples, means, open_source, run_path
 from regraft.run import EVIDENCE, METRICS, Listener, RunFolder, peak_rss_mb
@@ -83,11 +83,21 @@ def transfer(job: Job, *, data: Dataset | None = None, audience: Listener | None
     if folder.is_complete:
         folder.say(f"{folder.path} is already complete.")
         return Outcome(folder.path, folder.read_json(METRICS), folder.read_json(EVIDENCE))
+    _say_task(data, folder)
     with means(job, folder) as work:
         only = len(job.sources) == 1
         prospect, why = _suited(data, source, work) if only else _best(job, data, work, folder, clock)
         decision = decide(prospect, recipe, len(data.classes), work, folder=folder.path, clock=clock)
         return _conclude(job, folder, replace(decision, why=(*why, *decision.why)), work, clock)
+
+
+def _say_task(data: Dataset, folder: RunFolder) -> None:
+    """What is predicted, and why that was assumed, where it is not one class for each example."""
+    for problem in data.problems:
+        if problem.kind == "task":
+            folder.say(problem.detail[:1].upper() + problem.detail[1:])
+    if not data.task.one_of:
+        folder.say(f"Task: {data.task.kind}, {len(data.classes)} to predict: {', '.join(data.classes[:10])}.")
 
 
 def _readable(job: Job, data: Dataset) -> Source:
@@ -143,8 +153,8 @@ def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, cloc
         folder.say(sentence)
     test = chosen.prospect.features.data.split("test")
     probabilities = chosen.probabilities("test")
-    correct = probabilities.argmax(1) == test.labels
-    metrics = _metrics(job, chosen, correct, fit_seconds)
+    correct = test.task.merits_of_outputs(probabilities, test.y)
+    metrics = _metrics(job, chosen, measured(test.task, probabilities, test.y), fit_seconds)
     _write(folder, decision)
     _write_answers(folder, test, probabilities)
     _write_trust(folder, examine(chosen, correct), chosen.prospect.features.data.split("train"))
@@ -186,8 +196,9 @@ def _left_for_controls(clock: Clock) -> float | None:
 def _pool(job: Job, chosen: Trial) -> Dataset:
     """The examples that learning curves may use: those that --per-class left out too."""
     data = chosen.prospect.features.data
-    whole = job.evidence == "full" and job.per_class is not None and job.data
-    return examples(replace(job, per_class=None)) if whole else data
+    kept = job.per_class is not None or job.train_size is not None
+    whole = job.evidence == "full" and kept and job.data
+    return replace(examples(replace(job, per_class=None, train_size=None)), task=data.task) if whole else data
 
 
 def _finish(folder: RunFolder, metrics: dict[str, Any], clock: Clock, fit_seconds: float) -> None:
@@ -199,15 +210,16 @@ def _finish(folder: RunFolder, metrics: dict[str, Any], clock: Clock, fit_second
     folder.write_json(METRICS, metrics)
 
 
-def _metrics(job: Job, chosen: Trial, correct: np.ndarray, fit_seconds: float) -> dict[str, Any]:
+def _metrics(job: Job, chosen: Trial, test: dict[str, Any], fit_seconds: float) -> dict[str, Any]:
     """The content of metrics.json but for what is known only at the end."""
     features, plan = chosen.prospect.features, chosen.plan
-    right, n = int(correct.sum()), len(correct)
-    tally = features.tally
+    tally, task = features.tally, plan.task
+    reached = "accuracy" if task.one_of else "score"
     return {
         "data": features.data.name,
-        "test": {"accuracy": right / n, "n": n, "ci95": list(wilson(right, n))},
-        "val": {"accuracy": chosen.val_accuracy, "n": len(features.labels("val"))},
+        **({} if task.one_of else {"task": task.kind}),
+        "test": test,
+        "val": {reached: chosen.val_accuracy, "n": len(features.labels("val"))},
         "source": chosen.prospect.source.uri,
         "cut": plan.cut if plan.cut != "output" else " + ".join(tap.cut for tap in plan.taps),
         "recipe": job.recipe,
@@ -237,10 +249,11 @@ def _write(folder: RunFolder, decision: Decision) -> None:
 
 def _write_answers(folder: RunFolder, test: Dataset, probabilities: np.ndarray) -> None:
     names = [example.name for example in test.examples]
-    rows = answers(test.keys, names, test.labels, probabilities, test.classes)
+    rows = answers(test.keys, names, test.y, probabilities, test.classes, test.task)
     write_answers(folder.path / "predictions.csv", rows)
     place = {key: i for i, key in enumerate(test.keys)}
-    save_examples(folder.path, confident_mistakes(rows), lambda key: test.open(place[key]))
+    shown = largest_errors(rows) if test.task.numeric else confident_mistakes(rows)
+    save_examples(folder.path, shown, lambda key: test.open(place[key]))
 
 
 def _write_trust(folder: RunFolder, found: Findings, train: Dataset) -> None:
@@ -266,6 +279,7 @@ def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any]) -> No
         metrics=metrics,
         dataset=data.name,
         views=chosen.views,
+        task=data.task,
         replace=True,
     )
 

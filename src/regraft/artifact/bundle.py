@@ -2,11 +2,13 @@
 
     config.json           format "regraft-model", version; source (uri, arch, arch_args, digest, licence,
                           origin); input (the spec of its modality: preprocessing); taps; classes in the order of
-                          the outputs; views (of each example that predictions are the mean of); recipe, metrics;
-                          digest (SHA-256 of model.safetensors)
+                          the outputs; task (kind; of numbers mean and std, in whose units the outputs are; without
+                          it, classification); views (of each example that predictions are the mean of); recipe,
+                          metrics; digest (SHA-256 of model.safetensors)
     model.safetensors     body.NAME for every tensor of the source that the head depends on, NAME as in the
                           source; head.mean, head.scale, head.weight, head.bias
-    selftest.safetensors  rows, prepared examples (n, …) with n <= 8; probabilities, float32 (n, K)
+    selftest.safetensors  rows, prepared examples (n, …) with n <= 8; probabilities, or numbers as
+                          they were learned, float32 (n, K)
     labels.txt            one class a line
     vocabulary.txt        for texts: the tokenizer, or one word a line
     README.md             the model card
@@ -40,7 +42,7 @@ from regraft.artifact.architecture import check_harmless
 from regraft.artifact.card import model_card
 from regraft.cache import Tap
 from regraft.cut import trace_source
-from regraft.data import transform_for
+from regraft.data import CLASSIFICATION, Task, transform_for
 from regraft.digest import digest_file
 from regraft.errors import BundleError, CutError
 from regraft.run import write_atomic
@@ -75,6 +77,7 @@ class Bundle:
         metrics: how good it is, as in metrics.json.
         digest: SHA-256 of model.safetensors.
         views: of each example, whose predictions are averaged; 1 is the plain one alone.
+        task: what the outputs are.
     """
 
     folder: Path
@@ -86,6 +89,7 @@ class Bundle:
     metrics: dict[str, Any]
     digest: str
     views: int = 1
+    task: Task = CLASSIFICATION
 
 
 def save(
@@ -101,6 +105,7 @@ def save(
     evidence: Mapping[str, Any] | None = None,
     dataset: str = "",
     views: int = 1,
+    task: Task = CLASSIFICATION,
     replace: bool = False,
 ) -> Path:
     """Write a delivered model as a bundle.
@@ -117,6 +122,7 @@ def save(
         evidence: the run's evidence.json, shown on the card.
         dataset: name of the data, shown on the card.
         views: of each example, whose predictions are to be averaged; 1 is the plain one alone.
+        task: what the outputs are; `classes` are then the names of the labels or of the numbers.
         replace: put the new bundle in the place of an older one.
 
     Returns:
@@ -147,7 +153,7 @@ def save(
     folder = Path(folder)
     _check_saving(folder, network, classes, source.input, rows, replace=replace)
     shown = np.ascontiguousarray(rows[:MOST_EXAMPLES])
-    expected = probabilities(network, shown)
+    expected = probabilities(network, shown, task=task)
     about = {"recipe": dict(recipe or {}), "metrics": dict(metrics or {})}
     with _renamed_when_whole(folder) as new:
         save_file(_tensors(network), new / WEIGHTS, metadata={"format": "pt"})
@@ -159,6 +165,7 @@ def save(
             "input": _kept_apart(source.input, new),
             "taps": [asdict(tap) for tap in taps],
             "classes": list(classes),
+            "task": task.to_dict(),
             "views": views,
             **about,
             "digest": digest_file(new / WEIGHTS),
@@ -184,21 +191,25 @@ def write_card(folder: str | Path, *, evidence: Mapping[str, Any], dataset: str 
     write_atomic(Path(folder) / CARD, model_card(config, evidence=dict(evidence), dataset=dataset))
 
 
-def probabilities(network: nn.Module, rows: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Class probabilities of prepared examples.
+def probabilities(
+    network: nn.Module, rows: np.ndarray, batch_size: int = 64, *, task: Task = CLASSIFICATION
+) -> np.ndarray:
+    """Probabilities of prepared examples for classes or labels; or numbers, as they were learned.
 
     Args:
         network: from prepared rows to class scores, in eval mode.
         rows: (n, …), as a preparation gives them.
         batch_size: examples per pass.
+        task: what the outputs are.
 
     Returns:
-        float32 (n, K); rows sum to one.
+        float32 (n, K); of classes rows sum to one.
     """
+    answer = {"classification": lambda x: x.softmax(1), "multilabel": torch.sigmoid, "regression": lambda x: x}
     device = next(network.parameters()).device
     with torch.inference_mode():
         parts = [
-            network(torch.from_numpy(rows[i : i + batch_size]).to(device)).softmax(1).float().cpu()
+            answer[task.kind](network(torch.from_numpy(rows[i : i + batch_size]).to(device))).float().cpu()
             for i in range(0, len(rows), batch_size)
         ]
     return torch.cat(parts).numpy()
@@ -249,12 +260,21 @@ def _checked(folder: Path, config: dict[str, Any]) -> Bundle:
             metrics=config["metrics"],
             digest=config["digest"],
             views=_views(config.get("views", 1)),
+            task=_task(config),
         )
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise BundleError(
             f"{folder / CONFIG} is not complete ({type(error).__name__}: {error}). "
             "Save the model again: save(folder, network=..., source=..., taps=..., classes=..., rows=...)"
         ) from error
+
+
+def _task(config: dict[str, Any]) -> Task:
+    """What the outputs are; bundles of before there was a choice tell classes."""
+    task = Task.from_dict(config["task"]) if "task" in config else CLASSIFICATION
+    if task.numeric and len(task.mean) != len(config["classes"]):
+        raise ValueError(f"{len(config['classes'])} numbers have {len(task.mean)} means")
+    return task
 
 
 def _views(number: Any) -> int:
@@ -372,7 +392,7 @@ def _self_test(network: nn.Module, bundle: Bundle) -> None:
             f"{bundle.folder / SELFTEST} holds rows {rows.shape} and probabilities {expected.shape}; expected "
             f"(n, {', '.join(map(str, bundle.input.size))}) and (n, {len(bundle.classes)}). Save the model again."
         )
-    worst = float(np.abs(probabilities(network, rows) - expected).max())
+    worst = float(np.abs(probabilities(network, rows, task=bundle.task) - expected).max())
     if not worst <= TOLERANCE:  # also where it is not a number
         raise BundleError(
             f"{bundle.folder} fails its self-test: on its own examples, probabilities differ from the saved "

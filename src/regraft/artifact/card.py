@@ -8,7 +8,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from regraft.data import CLASSIFICATION, Task
 from regraft.data.medium import MEDIA
+from regraft.evidence.measures import WORDS, as_shown, in_words
 from regraft.evidence.report import control_in_words, percent, points, source_name, taps_in_words, verdict_in_words
 from regraft.spec import Modality
 
@@ -19,6 +21,8 @@ _LICENCES = (
 )
 
 _EXAMPLES: dict[Modality, str] = {"image": '"photo.jpg"', "text": '"A text."', "audio": '"recording.wav"'}
+
+_KINDS = {"classification": "classification", "multilabel": "classification", "regression": "regression"}
 
 
 @cache
@@ -51,9 +55,15 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
         dataset: name of the data, or nothing.
     """
     source, metrics, medium = config["source"], config["metrics"], MEDIA[_modality(config)]
+    task = Task.from_dict(config["task"]) if "task" in config else CLASSIFICATION
     return _template().render(
         config=config,
-        task=f"{medium.modality}-classification",
+        task=f"{medium.modality}-{_KINDS[task.kind]}",
+        kind=task.kind,
+        numeric=task.numeric,
+        metric={"classification": "accuracy", "multilabel": "f1", "regression": "r_squared"}[task.kind],
+        words=WORDS[task.kind],
+        figures=in_words(task.kind, metrics["test"]) if "test" in metrics else "",
         one=medium.noun,
         example=_EXAMPLES[medium.modality],
         goes_in=_goes_in(config["input"], medium.modality),
@@ -61,7 +71,7 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
         origin_name=source_name(source["uri"]),
         licence=_licence(source["licence"]),
         base_model=_hub_name(source["uri"]),
-        test=metrics.get("test"),
+        test=as_shown(metrics)["test"] if "test" in metrics else None,
         metrics=metrics,
         evidence=evidence,
         verdict=verdict_in_words(evidence),

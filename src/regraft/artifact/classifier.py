@@ -40,12 +40,17 @@ class Prediction:
         label: the most probable class.
         probability: of that class, in [0, 1].
         probabilities: of every class, in the order of `Classifier.classes`.
+        labels: of a multilabel model, those more probable than not; `label` joins them, `probability` is that of the
+            least sure yes or no.
+        values: of a regression, the numbers, in their own units; `label` writes them, and there are no probabilities.
     """
 
     name: str
     label: str
     probability: float
     probabilities: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    values: tuple[float, ...] = ()
 
 
 class Classifier:
@@ -84,7 +89,7 @@ class Classifier:
     def predict(
         self, inputs: Inputs, *, batch_size: int = 64, on_bad: Callable[[Problem], None] | None = None
     ) -> list[Prediction]:
-        """The most probable class of every example.
+        """The most probable class of every example, or its labels, or numbers.
 
         Args:
             inputs: a file, a folder (every picture, text or recording below it), a Dataset, or a list of files and
@@ -101,26 +106,51 @@ class Classifier:
             DataError: some examples cannot be used (all of them are named), if there is no `on_bad`.
         """
         names, rows = self._answer(inputs, batch_size, on_bad)
-        best = rows.argmax(1)
-        return [
-            Prediction(name, self.classes[k], float(row[k]), tuple(row.tolist()))
-            for name, k, row in zip(names, best, rows, strict=True)
-        ]
+        said = self.bundle.task.said(rows, self.classes)
+        return [self._prediction(name, label, row) for name, label, row in zip(names, said, rows, strict=True)]
+
+    def _prediction(self, name: str, label: str, row: np.ndarray) -> Prediction:
+        task, plain = self.bundle.task, tuple(row.tolist())
+        if task.one_of:
+            return Prediction(name, label, float(row[row.argmax()]), plain)
+        if task.numeric:
+            return Prediction(name, label, float("nan"), (), values=tuple(task.natural(row).tolist()))
+        held = tuple(one for one, p in zip(self.classes, plain, strict=True) if p > 0.5)
+        return Prediction(name, label, float(np.maximum(row, 1 - row).min()), plain, labels=held)
 
     def predict_proba(self, inputs: Inputs, *, batch_size: int = 64) -> np.ndarray:
-        """Class probabilities of every example.
+        """Probabilities of every class, or label, for every example.
 
         Args:
             inputs: as in `predict`.
             batch_size: examples per pass.
 
         Returns:
-            float32 (N, K), in order; rows sum to one.
+            float32 (N, K), in order; of classes, rows sum to one.
 
         Raises:
-            DataError: some examples cannot be used; all of them are named.
+            DataError: some examples cannot be used; all of them are named. Or the model predicts numbers.
         """
+        if self.bundle.task.numeric:
+            raise DataError("this model predicts numbers, which have no probabilities: model.predict_values(inputs)")
         return self._answer(inputs, batch_size, None)[1]
+
+    def predict_values(self, inputs: Inputs, *, batch_size: int = 64) -> np.ndarray:
+        """The numbers that a regression predicts, in their own units.
+
+        Args:
+            inputs: as in `predict`.
+            batch_size: examples per pass.
+
+        Returns:
+            float64 (N, K), in order.
+
+        Raises:
+            DataError: some examples cannot be used; all of them are named. Or the model tells classes.
+        """
+        if not self.bundle.task.numeric:
+            raise DataError("this model predicts no numbers: model.predict_proba(inputs)")
+        return self.bundle.task.natural(self._answer(inputs, batch_size, None)[1])
 
     def _answer(
         self, inputs: Inputs, batch_size: int, on_bad: Callable[[Problem], None] | None
@@ -145,7 +175,7 @@ class Classifier:
         """The examples that can be used, and their probabilities in one view."""
         parts, kept = [np.empty((0, len(self.classes)), np.float32)], []
         for where, rows in decode(given, view, batch_size=batch_size, on_bad=tell):
-            parts.append(probabilities(self.network, rows, batch_size))
+            parts.append(probabilities(self.network, rows, batch_size, task=self.bundle.task))
             kept += [given.examples[i] for i in where]
         return tuple(kept), np.concatenate(parts)
 

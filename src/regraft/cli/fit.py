@@ -9,6 +9,7 @@ import click
 
 from regraft.cli.flags import flags
 from regraft.cli.terminal import print_result, table, table_console, terminal
+from regraft.evidence.measures import WORDS, in_words, mean_merit
 from regraft.job import Job
 from regraft.transfer import Outcome, transfer
 
@@ -33,13 +34,16 @@ def command(data: str, as_json: bool, **chosen: Any) -> None:
 
 def _print_summary(run: Outcome) -> None:
     test, evidence = run.metrics["test"], run.evidence
+    kind = run.metrics.get("task", "classification")
     title = f"{run.metrics['data']} · test split, {test['n']} examples"
-    shown = table("", "accuracy>", "95 % interval>", title=title)
-    shown.add_row("this model", *_accuracy(test["accuracy"], test["ci95"]), style="bold")
+    shown = table("", f"{WORDS[kind]['measure']}>", "95 % interval>", title=title)
+    shown.add_row("this model", *_accuracy(mean_merit(test), test["ci95"]), style="bold")
     for control in evidence["controls"]:
         shown.add_row(control["what"], *_accuracy(control["accuracy"], control["ci95"]))
     console = table_console()
     console.print(shown)
+    if told := in_words(kind, test):
+        console.print(f"{told}.", soft_wrap=True)
     console.print(evidence["sentence"], soft_wrap=True)
     for label, path in (("model ", run.folder / "model"), ("report", run.folder / "report.html")):
         console.print(f"{label}  {Path(path)}", soft_wrap=True)

@@ -13,7 +13,9 @@ import numpy as np
 from regraft.cli.flags import flags
 from regraft.cli.terminal import print_result, table, table_console
 from regraft.cut import describe as describe_cuts
-from regraft.data import Dataset, read
+from regraft.data import Dataset, Kind, read
+from regraft.data.task import KINDS
+from regraft.evidence.measures import WORDS
 from regraft.evidence.record import data_facts
 from regraft.job import Opening, open_source
 from regraft.search import traced_source
@@ -26,13 +28,14 @@ from regraft.spec import InputSpec
 @click.command()
 @click.argument("uri_or_data")
 @flags(Opening)
+@click.option("--task", type=click.Choice(KINDS), help="Of a dataset: what is predicted.  [default: by the labels]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
-def command(uri_or_data: str, as_json: bool, **chosen: Any) -> None:
+def command(uri_or_data: str, task: Kind | None, as_json: bool, **chosen: Any) -> None:
     """Show a source's layers, shapes, parameters and cuts, or a dataset's counts, sizes and problems."""
     if is_source(uri_or_data):
         _show_source(_opened(uri_or_data, Opening(**chosen)), as_json)
     else:
-        _show_data(read(uri_or_data, skip_bad=True), as_json)
+        _show_data(read(uri_or_data, skip_bad=True, task=task), as_json)
 
 
 def is_source(where: str) -> bool:
@@ -99,19 +102,34 @@ def _show_source(source: Source, as_json: bool) -> None:
 
 def _show_data(data: Dataset, as_json: bool) -> None:
     facts = {**data_facts(data), "sizes": _size_facts(data)}
+    if data.task.numeric:
+        facts["values"] = _spreads(data)
     if as_json:
         print_result(facts)
         return
     console = table_console()
     splits = list(facts["counts"])
-    title = f"{data.name}: {len(data)} examples of {len(data.classes)} classes"
-    shown = table("class", *(f"{split}>" for split in splits), title=title)
+    things = WORDS[data.task.kind]["things"]
+    title = f"{data.name}: {len(data)} examples of {len(data.classes)} {things}"
+    shown = table(
+        things.removesuffix("es") if data.task.one_of else things.removesuffix("s"),
+        *(f"{split}>" for split in splits),
+        title=title,
+    )
     for name in data.classes:
         shown.add_row(name, *(str(facts["counts"][split].get(name, 0)) for split in splits))
     console.print(shown)
+    for name, spread in facts.get("values", {}).items():
+        console.print(f"{name} {spread} (min, median, max)", soft_wrap=True, markup=False)
     console.print(_sizes_in_words(facts["sizes"]), soft_wrap=True, markup=False)
     for problem in data.problems:
         console.print(f"problem: {problem}", soft_wrap=True, markup=False)
+
+
+def _spreads(data: Dataset) -> dict[str, tuple[float, ...]]:
+    """(smallest, median, largest) of each number that is to be predicted."""
+    ends = np.quantile(data.targets, [0, 0.5, 1], axis=0).T
+    return {name: tuple(float(f"{value:.6g}") for value in row) for name, row in zip(data.classes, ends, strict=True)}
 
 
 def _size_facts(data: Dataset) -> dict[str, Any]:

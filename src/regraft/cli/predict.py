@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from regraft.artifact import Prediction, load
+from regraft.artifact import Classifier, Prediction, load
 from regraft.cli.terminal import print_result, table, table_console
 from regraft.data import Problem
 from regraft.errors import DataError
@@ -20,7 +20,7 @@ from regraft.errors import DataError
 @click.option("--trust-code", is_flag=True, help="Call the Python function that the model names as its architecture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
 def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: bool, as_json: bool) -> None:
-    """Classify INPUTS, files or folders of them, with the model in MODEL_DIR.
+    """Answer for INPUTS, files or folders of them, with the model in MODEL_DIR: a class, labels, or numbers.
 
     For a model of texts, what is no file is a text itself.
     """
@@ -30,9 +30,9 @@ def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: b
     given = [one if texts and not _is_there(one) else Path(one) for one in inputs]
     found = model.predict(given, on_bad=bad.append)
     if as_json:
-        print_result([_facts(one, model.classes) for one in found])
+        print_result([_facts(one, model) for one in found])
     else:
-        table_console().print(_table(found, model.medium.noun))
+        table_console().print(_table(found, model))
     if bad:
         told = "\n".join(f"  {problem}" for problem in bad)
         raise DataError(f"{len(bad)} {model.medium.noun}s cannot be read and have no answer:\n{told}\nLeave them out.")
@@ -45,15 +45,25 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def _table(found: list[Prediction], noun: str) -> Table:
-    shown = table(noun, "class", "probability>")
+def _table(found: list[Prediction], model: Classifier) -> Table:
+    noun, task = model.medium.noun, model.bundle.task
+    if task.numeric:
+        shown = table(noun, *(f"{name}>" for name in model.classes))
+        for one in found:
+            shown.add_row(one.name, *(f"{value:.6g}" for value in one.values))
+        return shown
+    shown = table(noun, "class" if task.one_of else "labels", "probability>")
     for one in found:
         shown.add_row(one.name, one.label, f"{one.probability:.3f}")
     return shown
 
 
-def _facts(one: Prediction, classes: tuple[str, ...]) -> dict[str, object]:
-    probabilities = dict(zip(classes, map(float, one.probabilities), strict=True))
+def _facts(one: Prediction, model: Classifier) -> dict[str, object]:
+    if model.bundle.task.numeric:
+        return {"name": one.name, "values": dict(zip(model.classes, one.values, strict=True))}
+    probabilities = dict(zip(model.classes, map(float, one.probabilities), strict=True))
+    if not model.bundle.task.one_of:
+        return {"name": one.name, "labels": list(one.labels), "probabilities": probabilities}
     return {
         "name": one.name,
         "label": one.label,

@@ -10,21 +10,26 @@ from regraft.data.dataset import SPLITS, Dataset, Example, Problem, Sizes
 from regraft.data.decode import decode, load_pixels, load_rows
 from regraft.data.prepare import Preparation, transform_for
 from regraft.data.read import read
+from regraft.data.task import CLASSIFICATION, Kind, Task, standard_error
 from regraft.data.text import TextTransform
 from regraft.data.transform import Transform
 
 __all__ = [
+    "CLASSIFICATION",
     "SPLITS",
     "Dataset",
     "Example",
+    "Kind",
     "Preparation",
     "Problem",
     "Sizes",
+    "Task",
     "TextTransform",
     "Transform",
     "decode",
     "load_pixels",
     "load_rows",
     "read",
+    "standard_error",
     "transform_for",
 ]

@@ -11,31 +11,34 @@ import numpy as np
 
 from regraft.data.listing import Listing, Row
 from regraft.data.locate import ArrayLocator, Locator
+from regraft.data.task import Kind
 from regraft.data.text.opening import PairLocator, TextLocator
 from regraft.errors import DataError
 
 _CHANNELS = (1, 3, 4)
 
 
-def list_arrays(X: Any, y: Any, name: str = "array") -> Listing:
+def list_arrays(X: Any, y: Any, name: str = "array", kind: Kind | None = None) -> Listing:
     """One row per example.
 
     Args:
         X: pictures, uint8 0..255 or float 0..1; (N, H, W), (N, H, W, C) or (N, C, H, W); or N texts, or N pairs
             of texts.
-        y: labels (N,), numbers or words.
+        y: labels (N,), numbers or words; labels as 0 and 1, or several numbers for each, (N, K); or lists of words.
         name: of the dataset.
+        kind: of task, where it is known: 0 and 1 may be numbers too.
     """
     texts = _texts(X)
-    locators, labels = _pictures(X) if texts is None else texts, np.asarray(y)
-    if labels.shape != (len(locators),):
+    locators, shape = _pictures(X) if texts is None else texts, _shape(y)
+    if shape[0] != len(locators) or len(shape) > 2:
         raise DataError(
-            f"X has {len(locators)} {'pictures' if texts is None else 'texts'} and y has the shape {labels.shape}. "
+            f"X has {len(locators)} {'pictures' if texts is None else 'texts'} and y has the shape {shape}. "
             f"Expected one label for each, ({len(locators)},): read((X, y))"
         )
-    pairs = enumerate(zip(locators, labels.tolist(), strict=True))
-    rows = [Row(f"{name}#{i}", locator, str(label), None) for i, (locator, label) in pairs]
-    return Listing(name, "image" if texts is None else "text", rows)
+    labels, declared = _labels(y, shape, kind)
+    pairs = enumerate(zip(locators, labels, strict=True))
+    rows = [Row(f"{name}#{i}", locator, label, None) for i, (locator, label) in pairs]
+    return Listing(name, "image" if texts is None else "text", rows, **declared)
 
 
 def list_digits() -> Listing:
@@ -83,3 +86,28 @@ def _channels_last(X: np.ndarray) -> np.ndarray:
         f"X has the shape {X.shape}. Expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
         "with 1, 3 or 4 channels: read((X.reshape(len(X), height, width), y))"
     )
+
+
+def _shape(y: Any) -> tuple[int, ...]:
+    """Of labels; lists of words have one axis, however long each list is."""
+    return (len(y),) if _are_lists(y) else np.asarray(y).shape
+
+
+def _labels(y: Any, shape: tuple[int, ...], kind: Kind | None) -> tuple[list[str | tuple[str, ...]], dict[str, Any]]:
+    """The label of each row, and what the labels' type declares of their task, for a `Listing`."""
+    if _are_lists(y):
+        return [tuple(map(str, one)) for one in y], {"kind": "multilabel"}
+    values = np.asarray(y)
+    if len(shape) == 1:
+        return [str(label) for label in values.tolist()], {}
+    if kind != "regression" and values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all():
+        names = tuple(map(str, range(shape[1])))
+        return [tuple(names[k] for k in np.flatnonzero(row)) for row in values], {
+            "classes": names,
+            "kind": "multilabel",
+        }
+    return [tuple(map(str, row)) for row in values.tolist()], {"kind": "regression"}
+
+
+def _are_lists(y: Any) -> bool:
+    return any(isinstance(one, list | tuple) and all(isinstance(word, str) for word in one) for one in y)

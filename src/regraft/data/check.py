@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from regraft.data.dataset import Example, Problem
 from regraft.data.medium import Medium
+from regraft.data.task import BETWEEN, Kind
 from regraft.data.text.opening import FALLBACK
 
 _SHOWN = 20  # problems in one message; the rest is counted
@@ -70,13 +71,15 @@ def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str, nou
     return messages
 
 
-def notes(classes: tuple[str, ...], examples: Sequence[Example], medium: Medium) -> list[Problem]:
+def notes(
+    classes: tuple[str, ...], examples: Sequence[Example], medium: Medium, kind: Kind = "classification"
+) -> list[Problem]:
     """What does not end the run but makes its numbers doubtful."""
     peculiar = {"text": _peculiar_texts, "audio": _peculiar_sounds}.get(medium.modality)
     return [
         *(peculiar(examples) if peculiar else ()),
-        *_repeated(classes, examples, medium.noun),
-        *_scarce(classes, examples, medium.noun),
+        *_repeated(classes, examples, medium.noun, kind),
+        *(_scarce(classes, examples, medium.noun) if kind == "classification" else ()),
     ]
 
 
@@ -98,14 +101,14 @@ def _alike(examples: Sequence[Example], kind: str, trait: str, has: Callable[[Ex
         yield Problem(kind, found[0], f"{len(found)} of {len(examples)} are {trait}{others if len(found) > 1 else ''}")
 
 
-def _repeated(classes: tuple[str, ...], examples: Sequence[Example], noun: str) -> list[Problem]:
+def _repeated(classes: tuple[str, ...], examples: Sequence[Example], noun: str, kind: Kind) -> list[Problem]:
     times = Counter(example.key for example in examples)
     same = defaultdict(list)
     for example in examples:
         if times[example.key] > 1:
             same[example.key].append(example)
     return [
-        *_differing(same.values(), "conflicting labels", noun, lambda e: classes[e.label]),
+        *_differing(same.values(), "conflicting labels", noun, lambda e: _said(classes, e, kind)),
         *_differing(same.values(), "duplicate across splits", noun, lambda e: e.split),
     ]
 
@@ -118,6 +121,16 @@ def _differing(
         if len({trait(example) for example in group}) > 1:
             where = ", ".join(f"{example.name} ({trait(example)})" for example in group)
             yield Problem(kind, group[0].name, f"the same {noun} is {where}")
+
+
+def _said(classes: tuple[str, ...], example: Example, kind: Kind) -> str:
+    """An example's label in words."""
+    if kind == "classification":
+        return classes[example.label]
+    if kind == "regression":
+        return BETWEEN.join(f"{value:g}" for value in example.target)
+    held = [name for name, value in zip(classes, example.target, strict=True) if value]
+    return BETWEEN.join(held) or "no label"
 
 
 def _scarce(classes: tuple[str, ...], examples: Sequence[Example], noun: str) -> Iterable[Problem]:

@@ -18,6 +18,7 @@ from PIL import Image
 from regraft.data.bad import broken
 from regraft.data.locate import Locator
 from regraft.data.medium import MEDIA
+from regraft.data.task import CLASSIFICATION, Task
 from regraft.digest import digest_bytes
 from regraft.errors import DataError, RegraftError
 from regraft.spec import Modality
@@ -39,6 +40,8 @@ class Example:
         height: pixels, as the header says; 0; samples per second.
         mode: Pillow's name for the kind of pixels ("RGB", "L", "CMYK"); encoding of the text; "clean", "silent" or
             "clipped".
+        target: of other tasks than classification: 0 or 1 for each label, or the numbers to predict; `label` is then
+            0.
     """
 
     key: str
@@ -49,6 +52,7 @@ class Example:
     width: int = 0
     height: int = 0
     mode: str = ""
+    target: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,12 @@ class Dataset:
 
     Args:
         name: for people.
-        classes: class names; an example's label is an index into them.
+        classes: class names; an example's label is an index into them. Of other tasks, the names of the labels or
+            of the numbers, in the order of an example's target.
         examples: the examples, in the order they were found.
         problems: what a person should know.
         modality: the kind of input.
+        task: what is to be predicted.
 
     Example:
         >>> from regraft.data import read
@@ -110,6 +116,7 @@ class Dataset:
     examples: tuple[Example, ...]
     problems: tuple[Problem, ...] = ()
     modality: Modality = "image"
+    task: Task = CLASSIFICATION
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -118,6 +125,19 @@ class Dataset:
     def labels(self) -> np.ndarray:
         """Labels as int64 (N,)."""
         return np.fromiter((e.label for e in self.examples), np.int64, len(self.examples))
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """Labels as 0 and 1, or numbers in their own units, float32 (N, K); (N, 0) for classification."""
+        width = 0 if self.task.one_of else len(self.classes)
+        return np.array([e.target for e in self.examples], np.float32).reshape(len(self.examples), width)
+
+    @cached_property
+    def y(self) -> np.ndarray:
+        """What heads learn: class indices int64 (N,), labels as 0 and 1, or standardised numbers, float32 (N, K)."""
+        if self.task.one_of:
+            return self.labels
+        return self.task.standardised(self.targets) if self.task.numeric else self.targets
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -143,21 +163,48 @@ class Dataset:
         """At most k training examples of each class; validation and test stay as they are.
 
         The k with the lowest hash of (seed, key), so subsets of one seed are nested over k and depend on
-        content alone. None keeps everything.
+        content alone. None keeps everything. Of a multilabel task, k examples with each label and k without any, so
+        that some labels have more.
 
         Args:
             k: training examples to keep of each class.
             seed: which subset.
+
+        Raises:
+            DataError: targets are numbers, which have no classes.
         """
         if k is None:
             return self
+        if self.task.numeric:
+            raise DataError(
+                f"{self.name} has numbers to predict and no classes, so --per-class {k} means nothing. Say how many "
+                f"training examples to keep in all: --train-size {10 * k}"
+            )
         kept = {index for members in self._train_members() for index in self._lowest(members, k, seed)}
         chosen = (e for i, e in enumerate(self.examples) if e.split != "train" or i in kept)
         return replace(self, examples=tuple(chosen))
 
+    def train_size(self, n: int | None, seed: int) -> Dataset:
+        """At most n training examples, whatever their class; nested over n as `per_class` is over k. None keeps all.
+
+        Args:
+            n: training examples to keep.
+            seed: which subset.
+        """
+        if n is None:
+            return self
+        train = [i for i, example in enumerate(self.examples) if example.split == "train"]
+        kept = set(self._lowest(train, n, seed))
+        return replace(self, examples=tuple(e for i, e in enumerate(self.examples) if e.split != "train" or i in kept))
+
+    def rescaled(self) -> Dataset:
+        """The same examples; numbers are standardised by those among them that are for training."""
+        train = self.split("train").targets
+        return replace(self, task=self.task.scaled_to(train)) if self.task.numeric and len(train) else self
+
     def counts(self) -> dict[str, dict[str, int]]:
-        """Number of examples: split -> class -> n, for splits that have any."""
-        found = Counter((e.split, e.label) for e in self.examples)
+        """Number of examples: split -> class -> n, for splits that have any; of numbers, how many there are."""
+        found = Counter((e.split, i) for e in self.examples for i in self._held(e))
         present = [split for split in SPLITS if any(key[0] == split for key in found)]
         return {split: {c: found[split, i] for i, c in enumerate(self.classes)} for split in present}
 
@@ -189,11 +236,18 @@ class Dataset:
         )
 
     def _train_members(self) -> list[list[int]]:
-        members: list[list[int]] = [[] for _ in self.classes]
+        members: list[list[int]] = [[] for _ in (*self.classes, None)]  # the last: of none of the labels
         for index, example in enumerate(self.examples):
             if example.split == "train":
-                members[example.label].append(index)
+                for held in self._held(example) or [len(self.classes)]:
+                    members[held].append(index)
         return members
+
+    def _held(self, example: Example) -> list[int]:
+        """Which of the classes, labels or numbers an example has."""
+        if self.task.one_of:
+            return [example.label]
+        return [i for i, value in enumerate(example.target) if self.task.numeric or value]
 
     def _lowest(self, members: Sequence[int], k: int, seed: int) -> list[int]:
         return sorted(members, key=lambda i: digest_bytes(f"subset:{seed}:{self.examples[i].key}".encode()))[:k]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from regraft.data.dataset import Problem
 from regraft.data.locate import Locator
+from regraft.data.task import Kind
 from regraft.spec import Modality
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -13,11 +14,14 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled example that has not been opened yet; `split` is None where none was given."""
+    """One labelled example that has not been opened yet; `split` is None where none was given.
+
+    The label of a cell that held a list is a tuple.
+    """
 
     name: str
     locator: Locator
-    label: str
+    label: str | tuple[str, ...]
     split: str | None
 
 
@@ -32,6 +36,8 @@ class Listing:
         classes: names in the order that the data itself declares; None sorts them.
         bad: rows that cannot be used.
         notes: what a person should know.
+        label: name of the label column.
+        kind: of task, where the data themselves declare it.
     """
 
     name: str
@@ -40,6 +46,8 @@ class Listing:
     classes: tuple[str, ...] | None = None
     bad: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
+    label: str = ""
+    kind: Kind | None = None
 
     def class_names(self, present: set[str]) -> tuple[str, ...]:
         """The classes that have examples: in the declared order, else numbers by value, words by letter."""

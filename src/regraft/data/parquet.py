@@ -33,6 +33,7 @@ from regraft.data.table import (
     label_name,
     text_locator,
 )
+from regraft.data.task import Kind
 from regraft.errors import DataError
 from regraft.spec import Modality
 
@@ -141,15 +142,15 @@ class ParquetLocator:
         return self.column.content(self.group, self.row)
 
 
-def list_parquet(path: Path, modality: Modality | None = None) -> Listing:
+def list_parquet(path: Path, modality: Modality | None = None, kind: Kind | None = None) -> Listing:
     """Every row of one Parquet file; its name says nothing."""
-    listing = Listing(path.stem)
+    listing = Listing(path.stem, kind=kind)
     return finish(listing, _list_file(path, BlockCache(), listing, None, modality))
 
 
-def list_parquet_folder(root: Path, modality: Modality | None = None) -> Listing:
+def list_parquet_folder(root: Path, modality: Modality | None = None, kind: Kind | None = None) -> Listing:
     """Every row of a folder's Parquet files; a split column comes before a split in a file's name."""
-    listing, cache, columns = Listing(root.name), BlockCache(), None
+    listing, cache, columns = Listing(root.name, kind=kind), BlockCache(), None
     for path in parquet_files(root):
         from_stem = _SPLIT_IN_STEM.match(path.stem)
         default = SPLIT_NAMES[from_stem[1].lower()] if from_stem else None
@@ -246,7 +247,10 @@ def _locators(path: Path, held: pa.DataType, columns: Columns, cache: BlockCache
     return lambda name, group, row, record: (name, ParquetLocator(column, group, row))
 
 
-def _label(names: list[str], value: Any) -> str | None:
+def _label(names: list[str], value: Any) -> str | tuple[str, ...] | None:
+    if names and isinstance(value, list):
+        told = [_label(names, one) for one in value]
+        return None if not all(isinstance(name, str) for name in told) else tuple(map(str, told))
     if names and isinstance(value, int):  # -1 is Hugging Face's word for "not labelled"
         return names[value] if 0 <= value < len(names) else None
     return label_name(value)

@@ -18,6 +18,8 @@ from regraft.data.medium import MEDIA
 from regraft.data.parquet import list_parquet, list_parquet_folder, parquet_files
 from regraft.data.splits import draw
 from regraft.data.table import list_table
+from regraft.data.targets import Targets, find_targets, scarce, unlearnable
+from regraft.data.task import KINDS, Kind, Task
 from regraft.errors import DataError, closest
 from regraft.spec import Modality
 
@@ -31,6 +33,7 @@ def read(
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
     modality: Modality | None = None,
+    task: Kind | None = None,
 ) -> Dataset:
     """Labelled pictures, texts or recordings from a folder, a table, arrays, or a built-in set.
 
@@ -45,6 +48,7 @@ def read(
         val_fraction: drawn for validation, of what came without a split or as training, if none was given.
         test_fraction: likewise for test.
         modality: "image", "text" or "audio"; None goes by the column or by the files' endings.
+        task: "classification", "multilabel" or "regression"; None goes by the labels.
 
     Raises:
         DataError: everything that is wrong, in one message.
@@ -55,43 +59,48 @@ def read(
         (1797, (8, 8, 8), ['train', 'val', 'test'])
     """
     _check_fractions(val_fraction, test_fraction)
-    listing, shown = _list(where, modality), repr(str(where)) if isinstance(where, str | Path) else "(X, y)"
+    _check_task(task)
+    listing, shown = _list(where, modality, task), repr(str(where)) if isinstance(where, str | Path) else "(X, y)"
     medium = MEDIA[listing.modality]
     looked = examine(listing.rows, medium)
     bad = listing.bad + [found for found in looked if isinstance(found, Problem)]
     good = [(row, seen) for row, seen in zip(listing.rows, looked, strict=True) if isinstance(seen, Seen)]
-    classes = listing.class_names({row.label for row, _ in good})
-    examples = _examples(good, classes, val_fraction, test_fraction)
-    wrong = fatal(classes, examples, shown, medium.noun)
+    targets = find_targets(listing, [row.label for row, _ in good], task)
+    if isinstance(targets, str):
+        raise DataError(f"{targets}, with labels that it can use: read({shown}, task=...)")
+    classes, plain = targets.names, targets.kind == "classification"
+    examples = _examples(good, targets, val_fraction, test_fraction)
+    wrong = fatal(classes, examples, shown, medium.noun) if plain else unlearnable(targets, examples, shown)
     if bad and not skip_bad:
         wrong.insert(0, unusable(bad, len(bad) + len(good), shown, medium.noun))
     elif bad and wrong:  # what was left out may be why
         wrong.insert(0, listed(bad, len(bad) + len(good), medium.noun))
     if wrong:
         raise DataError("\n".join(wrong))
-    problems = [*bad, *listing.notes, *notes(classes, examples, medium)]
+    known = [*bad, *listing.notes, *targets.notes]
+    problems = [*known, *notes(classes, examples, medium, targets.kind), *scarce(targets, examples, medium.noun)]
     if listing.modality == "audio":
         problems += speaker_problems(listing.name, classes, examples)
-    return Dataset(listing.name, classes, examples, tuple(problems), listing.modality)
+    found = Dataset(listing.name, classes, examples, tuple(problems), listing.modality, Task(targets.kind))
+    return found.rescaled()
 
 
 def _examples(
-    good: Sequence[tuple[Row, Seen]], classes: tuple[str, ...], val_fraction: float, test_fraction: float
+    good: Sequence[tuple[Row, Seen]], targets: Targets, val_fraction: float, test_fraction: float
 ) -> tuple[Example, ...]:
-    index = {name: label for label, name in enumerate(classes)}
-    labels = [index[row.label] for row, _ in good]
     keys, given = [seen.key for _, seen in good], [row.split for row, _ in good]
-    splits = draw(keys, labels, given, val_fraction, test_fraction)
+    splits = draw(keys, targets.strata, given, val_fraction, test_fraction)
+    labels = targets.strata if targets.kind == "classification" else (0,) * len(good)
     return tuple(
-        Example(seen.key, label, split, row.name, row.locator, seen.width, seen.height, seen.mode)
-        for (row, seen), label, split in zip(good, labels, splits, strict=True)
+        Example(seen.key, label, split, row.name, row.locator, seen.width, seen.height, seen.mode, target)
+        for (row, seen), label, split, target in zip(good, labels, splits, targets.values, strict=True)
     )
 
 
-def _list(where: str | Path | Arrays, modality: Modality | None) -> Listing:
+def _list(where: str | Path | Arrays, modality: Modality | None, task: Kind | None) -> Listing:
     """The reader that fits."""
     if isinstance(where, tuple):
-        return _filled(list_arrays(*where), "the arrays", "one label for each example: read((X, y))")
+        return _filled(list_arrays(*where, kind=task), "the arrays", "one label for each example: read((X, y))")
     if str(where) == "digits":
         return list_digits()
     path = Path(where).expanduser()
@@ -99,25 +108,30 @@ def _list(where: str | Path | Arrays, modality: Modality | None) -> Listing:
         raise _absent(str(where), path)
     if path.is_dir():
         tables = parquet_files(path)
-        listing = list_parquet_folder(path, modality) if tables else list_folder(path, modality)
+        listing = list_parquet_folder(path, modality, task) if tables else list_folder(path, modality)
         example = {"image": "picture.jpg", "text": "review.txt", "audio": "word.wav"}[listing.modality]
         return _filled(listing, str(path), f"one folder per class: {path}/CLASS/{example}")
-    listing = _list_file(path, modality)
+    listing = _list_file(path, modality, task)
     if not listing.rows and not listing.bad:
         raise DataError(f"{path} has no rows. Expected one for each example, with a first line such as: text,label")
     return listing
 
 
-def _list_file(path: Path, modality: Modality | None) -> Listing:
+def _list_file(path: Path, modality: Modality | None, task: Kind | None) -> Listing:
     kind = path.suffix.lower()
     if kind == ".parquet":
-        return list_parquet(path, modality)
+        return list_parquet(path, modality, task)
     if kind in (".csv", ".tsv", ".jsonl"):
-        return list_table(path, modality)
+        return list_table(path, modality, task)
     raise DataError(
         f"{path} is a file of kind {kind or '(none)'}. "
         f"Expected a folder, .csv, .tsv, .jsonl or .parquet: read({str(path.parent)!r})"
     )
+
+
+def _check_task(task: str | None) -> None:
+    if task is not None and task not in KINDS:
+        raise DataError(f"there is no task {task!r}.{closest(task, KINDS)} Expected one of: {', '.join(KINDS)}")
 
 
 def _filled(listing: Listing, what: str, expected: str) -> Listing:

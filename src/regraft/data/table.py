@@ -16,6 +16,7 @@ from regraft.data.dataset import Problem
 from regraft.data.listing import SPLIT_NAMES, Listing, Row
 from regraft.data.locate import FileLocator, Locator
 from regraft.data.medium import MEDIA, modality_of_files
+from regraft.data.task import Kind
 from regraft.data.text.opening import PairLocator, TextLocator, marked, plain
 from regraft.errors import DataError
 from regraft.spec import Modality
@@ -34,6 +35,7 @@ PAIRS = (  # the names in GLUE, SNLI and their kin
     ("question", "sentence"),
 )
 LABEL_COLUMNS = ("label", "target", "class")
+PLURAL_COLUMNS = ("labels", "targets")  # of sets of labels, or of several numbers
 SPLIT_COLUMNS = ("split",)
 
 Place = tuple[str, Locator]  # the name of an example, and where it is
@@ -73,7 +75,10 @@ def find_columns(
         DataError: no column for examples or labels, or columns for more than one modality.
     """
     held = {name.strip().lower(): name for name in reversed(list(names))}
-    label, pair = _first(LABEL_COLUMNS, held), next((pair for pair in PAIRS if held.keys() >= set(pair)), None)
+    label, pair = (
+        _first((*LABEL_COLUMNS, *PLURAL_COLUMNS), held),
+        next((pair for pair in PAIRS if held.keys() >= set(pair)), None),
+    )
     content: dict[Modality, str] = {
         kind: name for kind, wanted in CONTENT_COLUMNS.items() if (name := _first(wanted, held))
     }
@@ -88,9 +93,12 @@ def find_columns(
     return Columns(chosen, label, _first(SPLIT_COLUMNS, held), second, kind)
 
 
-def label_name(value: Any) -> str | None:
-    """A label as text; None if there is none, or not just one."""
-    if value is None or value == "" or value != value or isinstance(value, list | dict):  # NaN differs from itself
+def label_name(value: Any) -> str | tuple[str, ...] | None:
+    """A label as text, or several of a list; None if there is none."""
+    if isinstance(value, list):
+        names = [label_name(one) for one in value]
+        return None if not all(isinstance(name, str) for name in names) else tuple(map(str, names))
+    if value is None or value == "" or value != value or isinstance(value, dict):  # NaN differs from itself
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -103,7 +111,7 @@ def enter(
     record: Mapping[Any, Any],
     columns: Columns,
     locate: Callable[[], Place],
-    label: Callable[[Any], str | None] = label_name,
+    label: Callable[[Any], str | tuple[str, ...] | None] = label_name,
     default: str | None = None,
 ) -> None:
     """One row into the listing, or what is the matter with it.
@@ -114,19 +122,25 @@ def enter(
         record: its cells.
         columns: which of them are which.
         locate: gives the example's name and place; raises BadExample.
-        label: gives the label that a cell says, or None.
+        label: gives the label that a cell says, or None. Who asked for a multilabel task means by an empty cell that
+            no label holds.
         default: the split, where the row names none.
     """
     try:
         (shown, locator), said = locate(), record.get(columns.label)
-        found = label(said)
+        found = () if listing.kind == "multilabel" and said in (None, "") else label(said)
         if found is None:
-            raise BadExample("no label", f"the cell says {said!r}" if said else "the cell is empty")
+            raise BadExample("no label", f"the cell says {said!r}" if said else _empty(columns))
         split = _split(record.get(columns.split)) if columns.split else None
     except BadExample as error:
         listing.bad.append(Problem(error.kind, name, error.detail))
     else:
         listing.rows.append(Row(shown, locator, found, split or default))
+
+
+def _empty(columns: Columns) -> str:
+    plural = columns.label.strip().lower() in PLURAL_COLUMNS
+    return "the cell is empty" + ("; if that means none of the labels: --task multilabel" if plural else "")
 
 
 def holds_texts(columns: Columns) -> bool:
@@ -166,14 +180,15 @@ def finish(listing: Listing, columns: Columns | None) -> Listing:
     if columns:
         paths = (row.locator.path for row in listing.rows if isinstance(row.locator, FileLocator))
         listing.modality = columns.modality or modality_of_files(paths, listing.name)
+        listing.label = columns.label
     if listing.classes is None:
         _set_strays_apart(listing)
     return listing
 
 
-def list_table(path: Path, modality: Modality | None = None) -> Listing:
+def list_table(path: Path, modality: Modality | None = None, kind: Kind | None = None) -> Listing:
     """Every row of a .csv, .tsv or .jsonl file; paths of files are relative to the table's folder."""
-    listing = Listing(path.stem)
+    listing = Listing(path.stem, kind=kind)
     columns: Columns | None = None
     try:
         for number, record in enumerate(_jsonl(path) if path.suffix.lower() == ".jsonl" else _csv(path)):
@@ -216,6 +231,12 @@ def _split(value: Any) -> str | None:
 
 def _set_strays_apart(listing: Listing) -> None:
     """Numbers among words, or words among numbers, are two ways of labelling in one table: the fewer are bad."""
+    lists = [row for row in listing.rows if isinstance(row.label, tuple)]
+    if listing.kind or 2 * len(lists) > len(listing.rows):
+        return  # any number of labels may hold, or numbers are wanted
+    listing.rows = [row for row in listing.rows if not isinstance(row.label, tuple)]
+    detail = "the cell holds a list, and most others hold one label"
+    listing.bad += [Problem("no label", row.name, detail) for row in lists]
     numbers = [row for row in listing.rows if _is_number(row.label)]
     words = len(listing.rows) - len(numbers)
     if not numbers or not words:
@@ -227,9 +248,9 @@ def _set_strays_apart(listing: Listing) -> None:
     listing.bad += [Problem("mixed labels", row.name, f"the label {row.label!r} {detail}") for row in strays]
 
 
-def _is_number(label: str) -> bool:
+def _is_number(label: str | tuple[str, ...]) -> bool:
     try:
-        float(label)
+        float(str(label))
     except ValueError:
         return False
     return True

@@ -16,7 +16,7 @@ import torch
 
 from regraft.cut import Traced
 from regraft.cut.reuse import with_weights_of
-from regraft.data import Dataset, load_rows, transform_for
+from regraft.data import CLASSIFICATION, Dataset, Task, load_rows, transform_for
 from regraft.evidence.runs import Point, RawRun
 from regraft.probe import ProbeResult
 from regraft.search import Features, Means, Prospect, Trial, look_at, probe_for, traced_source
@@ -45,7 +45,7 @@ class Case:
 
     Args:
         chosen: the delivered trial.
-        correct: what it had right on the test split, bool (N,).
+        correct: what it had right on the test split, bool (N,); of other tasks the merit of each answer, float.
         seconds: that the fit took.
         means: seed, device, listener, cache.
         pool: the examples with all labelled ones for training, of which the fit may have used a part.
@@ -91,7 +91,9 @@ def delivered(case: Case) -> RawRun:
         return RawRun("transfer", case.means.seed, case.n_train, (end,), seconds=case.seconds)
     prospect, plan, probe = case.chosen.prospect, case.chosen.plan, case.chosen.probe
     head = starting_head(plan, prospect.traced, probe)
-    before = right(upper_network(plan, prospect.source, prospect.traced, head), rows_at(prospect, plan, "test"))
+    before = right(
+        upper_network(plan, prospect.source, prospect.traced, head), rows_at(prospect, plan, "test"), plan.task
+    )
     start = Point(0, max(0.0, case.seconds - case.chosen.seconds), before)
     kept = Point(case.chosen.history.kept.updates, case.seconds, case.correct)
     points = (start, kept) if kept.updates else (kept,)
@@ -164,7 +166,9 @@ class Pace:
 def scratch_pace(case: Case) -> Pace:
     """From the forward pass of a few examples, which are as long as examples are; an update takes three times that."""
     prospect, recipe = case.chosen.prospect, RECIPES["scratch"]
-    plan = resolve(recipe, prospect.source, prospect.traced, len(case.data.classes), n_train=case.n_train)
+    plan = resolve(
+        recipe, prospect.source, prospect.traced, len(case.data.classes), n_train=case.n_train, task=case.data.task
+    )
     network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, None))
     forward = _seconds_each(network, case.data.split("train"), prospect.source)
     looked_at = len(case.correct) + len(prospect.features.labels("val"))
@@ -229,17 +233,19 @@ def _closed_form(prospect: Prospect, probe: ProbeResult, n_classes: int) -> RawR
         n_classes,
         probe=probe,
         n_train=len(prospect.features.labels("train")),
+        task=prospect.features.data.task,
     )
     network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
-    correct = right(network, rows_at(prospect, plan, "test"))
+    correct = right(network, rows_at(prospect, plan, "test"), plan.task)
     return RawRun("", 0, plan.n_train, (Point(0, time.perf_counter() - began, correct),))
 
 
 def _trained(
     prospect: Prospect, recipe: Recipe, means: Means, probe: ProbeResult | None, time_limit: float | None
 ) -> RawRun:
-    n_train, n_classes = len(prospect.features.labels("train")), len(prospect.features.data.classes)
-    plan = resolve(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)
+    n_train, data = len(prospect.features.labels("train")), prospect.features.data
+    n_classes, task = len(data.classes), data.task
+    plan = resolve(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train, task=task)
     network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
     return watched(prospect, plan, network, means, time_limit)
 
@@ -247,7 +253,7 @@ def _trained(
 def watched(prospect: Prospect, plan: Plan, network: Network, means: Means, time_limit: float | None) -> RawRun:
     """Train a network as its plan says, and note what it has right on the test split at each evaluation."""
     began = time.perf_counter()
-    watch = _Watch(network, rows_at(prospect, plan, "test"))
+    watch = _Watch(network, rows_at(prospect, plan, "test"), plan.task)
     history = train(
         plan,
         network,
@@ -265,32 +271,32 @@ def watched(prospect: Prospect, plan: Plan, network: Network, means: Means, time
 class _Watch:
     """Notes what a network in training has right on the test split, at each evaluation."""
 
-    def __init__(self, network: Network, test: Rows) -> None:
+    def __init__(self, network: Network, test: Rows, task: Task) -> None:
         self.points: list[Point] = []
         self.epochs: list[int] = []
-        self._network, self._test = network, test
+        self._network, self._test, self._task = network, test, task
         self._lost = 0.0  # seconds spent here, which training did not take
 
     def __call__(self, event: Event) -> None:
         if event.kind not in ("start", "epoch"):
             return
         began = time.perf_counter()
-        correct = right(self._network, self._test)
+        correct = right(self._network, self._test, self._task)
         self.points.append(Point(event.updates, max(0.0, event.row.seconds - self._lost), correct))
         self.epochs.append(event.epoch)
         self._lost += time.perf_counter() - began
 
 
 @torch.no_grad()
-def right(network: Network, rows: Rows, batch_size: int = 256) -> np.ndarray:
-    """Right or wrong for each row, bool (N,)."""
+def right(network: Network, rows: Rows, task: Task = CLASSIFICATION, batch_size: int = 256) -> np.ndarray:
+    """Right or wrong for each row, bool (N,); of other tasks than classification the merit of each, float (N,)."""
     network.eval()
     device = next(network.parameters()).device
     found = [
-        network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0).to(device)).argmax(1).cpu()
+        network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0).to(device)).float().cpu()
         for first in range(0, len(rows), batch_size)
     ]
-    return torch.cat(found).numpy() == rows.labels
+    return task.merits(torch.cat(found).numpy(), rows.labels)
 
 
 def _paced(recipe: Recipe, updates: int, n_train: int) -> Recipe:

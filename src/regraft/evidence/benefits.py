@@ -207,7 +207,8 @@ def speed(transfer: Sequence[RawRun], controls: Controls, share: float = 0.95) -
         share, level (the accuracy that was to be reached), and for each arm {seconds, updates}, None where it was
         not reached.
     """
-    level = share * max(float(np.mean([run.correct.mean() for run in runs])) for runs in controls.values())
+    best = max(float(np.mean([run.correct.mean() for run in runs])) for runs in controls.values())
+    level = min(best, share * best)  # a share of what is below zero would be above it
     arms = {"transfer": transfer, **controls}
     times = {name: {axis: time_to(runs, level, axis) for axis in ("seconds", "updates")} for name, runs in arms.items()}
     return {"share": share, "level": level, "reached": times}

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from regraft.errors import RunError
 from regraft.evidence.figures import INK, MARKERS, SERIES, Picture, draw, finish_rows
 from regraft.evidence.folder import Run, read_run
+from regraft.evidence.measures import as_shown
 from regraft.evidence.report import environment, source_name
 from regraft.run import write_atomic
 
@@ -43,7 +44,7 @@ def _row(run: Run) -> dict[str, Any]:
         "name": run.path.resolve().name,
         "data": metrics.get("data", run.data.get("name", "")),
         "source": source_name(metrics["source"]),
-        "metrics": metrics,
+        "metrics": as_shown(metrics),
         "verdict": evidence.get("verdict"),
         "difference": evidence.get("difference"),
         "ci95": evidence.get("ci95"),
@@ -65,7 +66,7 @@ def _accuracies(rows: Sequence[dict[str, Any]]) -> Picture:
             axes.text(0.01, i - 0.2, words, transform=axes.get_yaxis_transform(), color=INK).set_in_layout(False)
         axes.set_ylim(len(rows) - 0.5, -0.8)
         finish_rows(axes)
-        axes.set_xlabel("right on test, %")
+        axes.set_xlabel("right on test (of other tasks: mean merit), %")
 
     height = 0.8 + 0.55 * len(rows)
     return draw("runs", f"Test accuracy: {told}.", plot, height, height)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from regraft.evidence.benefits import Benefit, benefits, parts, speed
 from regraft.evidence.labels import label_curve, labels_to_match, power_law
 from regraft.evidence.runs import RawRun
-from regraft.evidence.stats import Finding, verdict_against_best, wilson
+from regraft.evidence.stats import Finding, mean_interval, verdict_against_best
 from regraft.tune import RECIPES
 from regraft.tune.plan import epochs_and_updates
 
@@ -33,7 +33,7 @@ class Control:
     Args:
         name: short, as files spell it.
         what: for people.
-        correct: right or wrong per run and test example, (M, N).
+        correct: right or wrong per run and test example, bool (M, N), or the merit of each answer, float.
         seconds: wall-clock time of one run.
         updates: optimizer steps, 0 where nothing was trained by gradient.
         matched: whether it is the same network, so that the verdict may rest on it.
@@ -56,7 +56,7 @@ class Control:
         """Plain values, as they go into evidence.json; the interval is of one run on these N examples."""
         runs, n = self.correct.shape
         accuracy = float(self.correct.mean())
-        figures = {"accuracy": accuracy, "n": n, "ci95": list(wilson(round(accuracy * n), n)), "runs": runs}
+        figures = {"accuracy": accuracy, "n": n, "ci95": list(mean_interval(self.correct)), "runs": runs}
         rest = {"seconds": round(self.seconds, 2), "updates": self.updates, "matched": self.matched}
         return {"name": self.name, "what": self.what, **figures, **rest}
 

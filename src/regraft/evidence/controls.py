@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
-
-import numpy as np
 
 from regraft.data import Dataset
 from regraft.evidence.arms import Case, Pace, delivered, from_scratch, on_fresh_weights, scratch_pace, transferred
@@ -142,9 +141,8 @@ def _once(case: Case, store: RunStore, arm: str, seed: int, data: Dataset) -> Ra
 
 
 def _sizes(case: Case) -> list[int | None]:
-    """Examples per class on the curve over labels; None is the fit's own number, which comes first."""
-    own = int(np.bincount(case.data.split("train").labels).max())
-    most = int(np.bincount(case.pool.split("train").labels).max())
+    """Examples per class (of numbers: in all) on the curve over labels; None is the fit's own number, the first."""
+    own, most = _size(case.data), _size(case.pool)
     below = [own // 2**i for i in range(1, SMALLER + 1) if own // 2**i >= 2]
     above = [own * 2**i for i in range(1, LARGER + 1) if own * 2**i <= most]
     return [None, *below, *above]
@@ -153,7 +151,18 @@ def _sizes(case: Case) -> list[int | None]:
 def _subset(case: Case, size: int | None, seed: int) -> Dataset:
     """Nested over sizes for one seed; at the fit's own size the first seed is the fit's own subset."""
     if size is not None:
-        return case.pool.per_class(size, seed)
+        return _some(case, size, seed)
     if seed == case.means.seed or len(case.pool) == len(case.data):
         return case.data
-    return case.pool.per_class(int(np.bincount(case.data.split("train").labels).max()), seed)
+    return _some(case, _size(case.data), seed)
+
+
+def _size(data: Dataset) -> int:
+    """Training examples of the largest class or label; of numbers, all."""
+    return max(data.counts()["train"].values())
+
+
+def _some(case: Case, size: int, seed: int) -> Dataset:
+    """A subset of the pool; numbers keep the scale of the fit, so that merits of all runs are of one kind."""
+    chosen = case.pool.train_size(size, seed) if case.data.task.numeric else case.pool.per_class(size, seed)
+    return replace(chosen, task=case.data.task)

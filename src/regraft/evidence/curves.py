@@ -20,12 +20,13 @@ WORDS = {
 }
 
 
-def over_updates(runs: Sequence[dict[str, Any]], n_train: int) -> Picture | None:
+def over_updates(runs: Sequence[dict[str, Any]], n_train: int, right: str = "right") -> Picture | None:
     """Test accuracy over updates, one line a run; None where nothing was trained by gradient.
 
     Args:
         runs: raw runs of evidence.json.
         n_train: of those that are shown.
+        right: what the figures are fractions of.
     """
     shown = [run for run in runs if run["n_train"] == n_train]
     upto = max((run["points"][-1]["updates"] for run in shown), default=0)
@@ -41,7 +42,7 @@ def over_updates(runs: Sequence[dict[str, Any]], n_train: int) -> Picture | None
             axes.plot([*x, upto], [*y, kept], lw=1.6, color=SERIES[i], label=WORDS[run["arm"]])
             axes.plot(x[:1], y[:1], MARKERS[i], ms=5, color=SERIES[i])
         axes.set_xlabel("updates")
-        axes.set_ylabel("right on test, %")
+        axes.set_ylabel(f"{right} on test, %")
         finish(axes, columns=1 if narrow else 2)
 
     ends = {WORDS[run["arm"]]: run["points"][run["kept"]]["accuracy"] for run in shown}
@@ -50,7 +51,7 @@ def over_updates(runs: Sequence[dict[str, Any]], n_train: int) -> Picture | None
     return draw("test-curves", alt, plot, 3.4, 3.8)
 
 
-def over_labels(curves: Mapping[str, dict[str, Any]]) -> Picture:
+def over_labels(curves: Mapping[str, dict[str, Any]], right: str = "right") -> Picture:
     """Test accuracy over the number of labelled examples, with 95 % intervals."""
     told = "; ".join(
         f"{WORDS[name]} from {100 * c['accuracy'][0]:.1f} % at {c['n_train'][0]} to {100 * c['accuracy'][-1]:.1f} % "
@@ -71,7 +72,7 @@ def over_labels(curves: Mapping[str, dict[str, Any]]) -> Picture:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticklabels([str(n) for n in sizes])
         axes.set_xlabel("labelled examples")
-        axes.set_ylabel("right on test, %")
+        axes.set_ylabel(f"{right} on test, %")
         finish(axes, columns=1 if narrow else 2)
 
     return draw("label-curves", f"Test accuracy over labelled examples: {told}.", plot, 3.6, 4.0)

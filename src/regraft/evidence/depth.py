@@ -27,7 +27,7 @@ import torch
 from regraft.cut import between
 from regraft.evidence.arms import EVALUATING, Case, watched
 from regraft.evidence.runs import RawRun, RunStore
-from regraft.evidence.stats import wilson
+from regraft.evidence.stats import mean_interval
 from regraft.source import with_random_weights
 from regraft.tune import Network, Plan, Recipe, resolve, starting_head, upper_network
 
@@ -56,7 +56,7 @@ def depth_effects(case: Case, store: RunStore, until: float = math.inf) -> list[
         until: when, on `time.perf_counter`'s clock, the last is to end; there are fewer updates or cuts then.
 
     Returns:
-        Rows {cut, variant, accuracy, ci95 (Wilson), n, updates, seconds}, in order of depth.
+        Rows {cut, variant, accuracy, ci95, n, updates, seconds}, in order of depth.
     """
     wanted = chosen_cuts(case)
     cuts, recipe = _in_time(case, wanted, until - time.perf_counter())
@@ -88,7 +88,9 @@ def _in_time(case: Case, cuts: list[str], seconds: float) -> tuple[list[str], Re
 def _plan(case: Case, recipe: Recipe, cut: str) -> Plan:
     prospect = case.chosen.prospect
     n_classes = len(case.data.classes)
-    return resolve(recipe.with_(cut=cut), prospect.source, prospect.traced, n_classes, n_train=case.n_train)
+    return resolve(
+        recipe.with_(cut=cut), prospect.source, prospect.traced, n_classes, n_train=case.n_train, task=case.data.task
+    )
 
 
 def chosen_cuts(case: Case) -> list[str]:
@@ -120,8 +122,7 @@ def refresh_above(network: Network, case: Case, cut: str) -> None:
 
 
 def _row(cut: str, variant: str, run: RawRun) -> dict[str, Any]:
-    right, n = int(run.correct.sum()), len(run.correct)
-    figures = {"accuracy": right / n, "ci95": list(wilson(right, n)), "n": n}
+    figures = {"accuracy": float(run.correct.mean()), "ci95": list(mean_interval(run.correct)), "n": len(run.correct)}
     return {"cut": cut, "variant": variant, **figures, "updates": run.updates, "seconds": round(run.seconds, 2)}
 
 

@@ -51,7 +51,7 @@ def examine(chosen: Trial, correct: np.ndarray) -> Findings:
 
     Args:
         chosen: the delivered trial.
-        correct: what it had right on the test split, bool (N,).
+        correct: what it had right on the test split, bool (N,), or the merit of each answer, float.
     """
     data = chosen.prospect.features.data
     splits = {name: data.split(name) for name in ("train", "val", "test")}
@@ -64,6 +64,8 @@ def examine(chosen: Trial, correct: np.ndarray) -> Findings:
 def suspects(chosen: Trial, train: Dataset) -> tuple[Answer, ...]:
     """Training examples whose label the best probe contradicts when it is fitted without them."""
     scores = chosen.prospect.profile.best.fitted.cv_scores
+    if not chosen.plan.task.one_of:  # confident learning is about classes
+        return ()
     if scores is None or len(scores) != len(train):
         return ()
     p = _softmax(scores)
@@ -81,7 +83,7 @@ def _temperature(chosen: Trial) -> dict[str, Any]:
     from scipy.optimize import minimize_scalar
 
     y = chosen.prospect.features.labels("val")
-    if not len(y):
+    if not len(y) or not chosen.plan.task.one_of:
         return {}
     logs = np.log(np.clip(chosen.probabilities("val"), 1e-12, 1))
     found: Any = minimize_scalar(lambda t: _log_loss(logs / np.exp(t), y), bounds=(-3, 3), method="bounded")

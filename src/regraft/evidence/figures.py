@@ -132,7 +132,7 @@ def best_per_stage(rows: Sequence[dict[str, Any]], head: str | None = None) -> d
     return best
 
 
-def depth_profile(rows: Sequence[dict[str, Any]]) -> Picture:
+def depth_profile(rows: Sequence[dict[str, Any]], right: str = "right") -> Picture:
     """Accuracy of the best probe of every head, over depth; error bars are one standard error."""
     places = list(best_per_stage(rows))
     chosen = next((r for r in rows if r.get("chosen")), max(rows, key=reached))
@@ -152,7 +152,7 @@ def depth_profile(rows: Sequence[dict[str, Any]]) -> Picture:
         labels = [_shortened(place) for place in places]
         turned = {"rotation": 60 if narrow else 40, "ha": "right", "rotation_mode": "anchor"}
         axes.set_xticks(range(len(places)), labels, **turned)
-        axes.set_ylabel("right, %")
+        axes.set_ylabel(f"{right}, %")
         finish(axes, columns=2 if narrow else 4)
 
     return draw("profile", alt, plot, 4.1, 4.4)
@@ -196,7 +196,7 @@ def controls(rows: Sequence[dict[str, Any]]) -> Picture:
     def plot(axes: Axes, narrow: bool) -> None:
         for i, row in enumerate(rows):
             _bar(axes, i, row)
-        axes.set_xlim(0, 100)
+        axes.set_xlim(min(0.0, *(100 * (row.get("ci95") or [row["accuracy"]])[0] for row in rows)), 100)
         axes.set_ylim(len(rows) - 0.6, -0.75)
         finish_rows(axes)
 
@@ -216,11 +216,11 @@ def _bar(axes: Axes, i: int, row: dict[str, Any]) -> None:
     axes.text(0, i - 0.27, in_words(row), va="bottom", color=INK, fontweight=weight).set_in_layout(False)
     inside = low > 30  # a short bar has its number beside it
     colour = PAGE if inside and i == 0 else INK
-    x = 1.5 if inside else high + 1.5
+    x = 1.5 if inside else max(0.0, high) + 1.5
     axes.text(x, i + 0.01, f"{value:.1f} %", va="center", color=colour, fontweight="bold")
 
 
-def training_curves(rows: Sequence[dict[str, Any]]) -> Picture:
+def training_curves(rows: Sequence[dict[str, Any]], right: str = "right") -> Picture:
     """Validation accuracy over updates, one line a run."""
     runs = list(dict.fromkeys(row.get("run", "") for row in rows))
     last = [f"{run or 'training'} ends at {100 * _last(rows, run):.1f} %" for run in runs]
@@ -240,7 +240,7 @@ def training_curves(rows: Sequence[dict[str, Any]]) -> Picture:
                 label=textwrap.fill(run, 30 if narrow else 80) or None,
             )
         axes.set_xlabel("updates")
-        axes.set_ylabel("right on validation, %")
+        axes.set_ylabel(f"{right} on validation, %")
         finish(axes, columns=1)
 
     wide, narrow = (3.0 + 0.22 * sum(1 + len(run) // most for run in runs) for most in (80, 30))  # names take lines

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from regraft.data import CLASSIFICATION, Task
 from regraft.data.audio import Sound
+from regraft.data.task import BETWEEN
 from regraft.errors import RunError
 from regraft.evidence.sounds import spectrogram
 
@@ -33,9 +35,10 @@ class Answer:
     Args:
         key: content hash of the example.
         name: for people, such as its path.
-        truth: the label it came with.
-        predicted: the class the model chose.
-        probability: of the class it chose, in [0, 1].
+        truth: the label it came with; several have "|" between them, and numbers are written out.
+        predicted: the class the model chose, likewise.
+        probability: of the class it chose, in [0, 1]; of several labels that of the least sure yes or no. NaN where
+            numbers are predicted.
     """
 
     key: str
@@ -56,25 +59,26 @@ def answers(
     labels: ArrayLike,
     probabilities: ArrayLike,
     classes: Sequence[str],
+    task: Task = CLASSIFICATION,
 ) -> tuple[Answer, ...]:
     """Pair every example with what the model said about it.
 
     Args:
         keys: content hash of each example, N of them.
         names: name of each example, N of them.
-        labels: class indices, (N,).
-        probabilities: rows that sum to one, (N, K).
+        labels: class indices, (N,); or labels or numbers as they are learned, (N, K).
+        probabilities: rows that sum to one, (N, K); of labels each in [0, 1]; or numbers as they are learned.
         classes: names of the K classes.
+        task: what they are.
 
     Example:
         >>> answers(["9f"], ["a.jpg"], [0], [[0.2, 0.8]], ["ant", "bee"])[0].predicted
         'bee'
     """
-    p = np.asarray(probabilities, dtype=np.float64)
-    best = p.argmax(axis=1)
-    truth = [classes[int(label)] for label in np.asarray(labels)]
-    predicted = [classes[int(label)] for label in best]
-    return tuple(map(Answer, keys, names, truth, predicted, p.max(axis=1).tolist()))
+    p, y, known = np.asarray(probabilities, dtype=np.float64), np.asarray(labels), tuple(classes)
+    sure = p.max(axis=1) if task.one_of else np.maximum(p, 1 - p).min(axis=1)
+    stated = np.full(len(p), np.nan) if task.numeric else sure
+    return tuple(map(Answer, keys, names, task.truth(y, known), task.said(p, known), stated.tolist()))
 
 
 def write_answers(path: Path, rows: Iterable[Answer]) -> None:
@@ -82,7 +86,11 @@ def write_answers(path: Path, rows: Iterable[Answer]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Answer))
-        writer.writerows((r.key, r.name, r.truth, r.predicted, f"{r.probability:.6f}") for r in rows)
+        writer.writerows((r.key, r.name, r.truth, r.predicted, _stated(r.probability)) for r in rows)
+
+
+def _stated(probability: float) -> str:
+    return "" if probability != probability else f"{probability:.6f}"  # NaN is not itself
 
 
 def read_answers(path: Path) -> tuple[Answer, ...]:
@@ -94,7 +102,7 @@ def read_answers(path: Path) -> tuple[Answer, ...]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return tuple(
-                Answer(r["key"], r["name"], r["truth"], r["predicted"], float(r["probability"]))
+                Answer(r["key"], r["name"], r["truth"], r["predicted"], float(r["probability"] or "nan"))
                 for r in csv.DictReader(file)
             )
     except (KeyError, ValueError, TypeError) as error:
@@ -112,6 +120,39 @@ def confident_mistakes(rows: Iterable[Answer], most: int = MOST_PICTURES) -> tup
     """
     wrong = [row for row in rows if not row.correct]
     return tuple(sorted(wrong, key=lambda row: (-row.probability, row.name, row.key))[:most])
+
+
+def largest_errors(rows: Iterable[Answer], most: int = MOST_PICTURES) -> tuple[Answer, ...]:
+    """Where numbers were predicted, the answers that are farthest off, in the scale of what is true.
+
+    Example:
+        >>> rows = [Answer(k, k, "1", said, float("nan")) for k, said in (("a", "1.5"), ("b", "7"))]
+        >>> [row.name for row in largest_errors(rows, 1)]
+        ['b']
+    """
+    kept = list(rows)
+    if not kept:
+        return ()
+    truth, said = numbers(kept)
+    off = (np.abs(said - truth) / np.where(truth.std(0) > 0, truth.std(0), 1.0)).mean(1)
+    return tuple(kept[i] for i in np.argsort(-off, kind="stable")[:most])
+
+
+def numbers(rows: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray]:
+    """What is true and what was predicted, (N, K) each.
+
+    Raises:
+        RunError: something is no number.
+    """
+    try:
+        truth, said = ([list(map(float, text.split(BETWEEN))) for text in texts] for texts in _sides(rows))
+        return np.array(truth), np.array(said)
+    except ValueError as error:
+        raise RunError(f"predictions.csv of a regression holds something else than numbers ({error}).") from error
+
+
+def _sides(rows: Sequence[Answer]) -> tuple[list[str], list[str]]:
+    return [row.truth for row in rows], [row.predicted for row in rows]
 
 
 def save_examples(run: Path, rows: Iterable[Answer], open_example: Callable[[str], Any]) -> int:

@@ -20,6 +20,7 @@ def data_facts(data: Dataset) -> dict[str, Any]:
     return {
         "name": data.name,
         "modality": data.modality,
+        **({} if data.task.one_of else {"task": data.task.kind}),
         "classes": list(data.classes),
         "counts": data.counts(),
         "problems": [asdict(problem) for problem in data.problems],

@@ -4,8 +4,10 @@ Only metrics.json must be there; a section whose file is absent is left out. Fra
 
     metrics.json     source, cut, recipe, seed, n_train, wall_s, peak_rss_mb, cache_hits,
                      test {accuracy, n, ci95 [low, high]}, val {accuracy, n?}
-                     optional: cache_computed, times {what: seconds}, sizes {what: bytes}; both in order
-    data.json        name, modality, classes [name], counts {split: {class: n}}, problems [{kind, name,
+                     optional: task "multilabel" | "regression", whose test and val have score, the mean merit, in
+                     place of accuracy, and more figures (`measures`);
+                     cache_computed, times {what: seconds}, sizes {what: bytes}; both in order
+    data.json        name, modality, task (as above), classes [name], counts {split: {class: n}}, problems [{kind, name,
                      detail}]
     plan.json        `Plan.to_dict()`: rows [{group, names [name], n_params, state, lr, weight_decay,
                      batch_norm}]; cut, taps, n_epochs, updates are shown where present
@@ -41,7 +43,9 @@ from typing import Any
 from regraft.data.medium import MEDIA
 from regraft.evidence.depth import in_words
 from regraft.evidence.folder import LOOKS, Run, read_run
-from regraft.evidence.predictions import MOST_PICTURES, Answer, confident_mistakes
+from regraft.evidence.measures import WORDS, as_shown, mean_merit
+from regraft.evidence.measures import in_words as in_figures
+from regraft.evidence.predictions import MOST_PICTURES, Answer, confident_mistakes, largest_errors
 from regraft.evidence.trust import calibration_error, confusion, per_class, reliability
 
 MOST_CELLS = 20  # classes up to which a confusion matrix is legible as a table
@@ -196,9 +200,13 @@ def _page(run: Run) -> dict[str, Any]:
     """Everything the templates show."""
     one = MEDIA[run.data.get("modality", "image")].noun
     noun = f"{one}s"
+    kind = task_kind(run)
     return {
         "title": _title(run),
-        "metrics": run.metrics,
+        "metrics": as_shown(run.metrics),
+        "kind": kind,
+        "words": WORDS[kind],
+        "figures": in_figures(kind, run.metrics["test"]),
         "source": source_name(run.metrics["source"]),
         "data": run.data,
         "noun": noun,
@@ -212,8 +220,8 @@ def _page(run: Run) -> dict[str, Any]:
         "looks": _looks(run.path / LOOKS),
         "why": run.decision.get("why", []),
         "plan": _plan(run.plan),
-        "profile": _profile(run.profile, run.metrics),
-        "curves": _curves(run.curves),
+        "profile": _profile(run.profile, run.metrics, WORDS[kind]["right"]),
+        "curves": _curves(run.curves, WORDS[kind]["right"]),
         **_answers(run),
         "suspects": _tiles(run, run.suspects[:MOST_PICTURES]),
         "n_suspects": len(run.suspects),
@@ -222,6 +230,11 @@ def _page(run: Run) -> dict[str, Any]:
         "times": run.metrics.get("times", {}),
         "sizes": run.metrics.get("sizes", {}),
     }
+
+
+def task_kind(run: Run) -> str:
+    """What the run predicts; one class for each example where it does not say."""
+    return run.metrics.get("task", "classification")
 
 
 def _title(run: Run) -> str:
@@ -242,7 +255,7 @@ def source_name(uri: str) -> str:
 
 def headline(run: Run, noun: str) -> str:
     """The verdict in one sentence."""
-    right = f"{percent(run.metrics['test']['accuracy'])} of {count(run.metrics['test']['n'])} test {noun} right"
+    right = _reached(run, noun)
     found = run.evidence
     if "verdict" not in found:
         return f"{right}. Not yet compared with training from scratch."
@@ -259,6 +272,13 @@ def headline(run: Run, noun: str) -> str:
         return f"{opening}: {right}, {points(found['difference'])} points against {control}."
     side = "more" if found["difference"] > 0 else "fewer"
     return f"{opening}: {right}, {abs(100 * found['difference']):.1f} points {side} than {control}."
+
+
+def _reached(run: Run, noun: str) -> str:
+    test, kind = run.metrics["test"], task_kind(run)
+    if kind == "classification":
+        return f"{percent(test['accuracy'])} of {count(test['n'])} test {noun} right"
+    return f"{percent(mean_merit(test))} {WORDS[kind]['right']} on {count(test['n'])} test {noun}"
 
 
 def verdict_in_words(evidence: dict[str, Any]) -> str:
@@ -298,7 +318,7 @@ def _evidence(run: Run) -> dict[str, Any]:
 
     test = run.metrics["test"]
     own = {"name": "regraft", "what": "regraft, the delivered model", "seconds": run.metrics.get("wall_s")}
-    rows = [own | {key: test.get(key) for key in ("accuracy", "n", "ci95")}]
+    rows = [own | {"accuracy": mean_merit(test)} | {key: test.get(key) for key in ("n", "ci95")}]
     best_first = sorted(run.evidence.get("controls", []), key=lambda row: -row["accuracy"])
     rows += [{"what": "", "seconds": None, "ci95": None} | row for row in best_first]
     against = control_in_words(run.evidence) if run.evidence.get("control") else ""
@@ -313,13 +333,14 @@ def _proof(run: Run) -> dict[str, Any]:
     found = run.evidence
     if not found.get("benefits"):
         return {}
-    over_labels = curves.over_labels(found["label_curves"]) if found.get("label_curves") else None
+    right = WORDS[task_kind(run)]["right"]
+    over_labels = curves.over_labels(found["label_curves"], right) if found.get("label_curves") else None
     return {
         "benefits": [
             benefit | {"in_words": curves.WORDS[benefit["control"]]} for benefit in found["benefits"].values()
         ],
         "differences": curves.differences(found["benefits"]),
-        "updates": curves.over_updates(found["runs"], run.metrics["n_train"]),
+        "updates": curves.over_updates(found["runs"], run.metrics["n_train"], right),
         "labels": over_labels,
         "parts": found["parts"],
         "speed": found["speed"],
@@ -374,7 +395,7 @@ def taps_in_words(taps: Sequence[dict[str, Any]]) -> str:
     return f"{cuts} (pooled on {pooled})" if pooled else cuts
 
 
-def _profile(rows: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, Any]:
+def _profile(rows: list[dict[str, Any]], metrics: dict[str, Any], right: str) -> dict[str, Any]:
     """The depth profile's picture and the probes behind it, the best first."""
     from regraft.evidence.figures import depth_profile, reached
 
@@ -383,7 +404,7 @@ def _profile(rows: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, A
     blank = dict.fromkeys(("grid", "val_accuracy", "se", "cv_accuracy", "seconds", "dims"))
     full = [blank | {"chosen": False} | row for row in rows]
     ranked = sorted(full, key=lambda row: (not row["chosen"], -reached(row)))
-    return {"picture": depth_profile(full), "rows": ranked, "where": _where("score" in rows[0], metrics)}
+    return {"picture": depth_profile(full, right), "rows": ranked, "where": _where("score" in rows[0], metrics)}
 
 
 def _where(together: bool, metrics: dict[str, Any]) -> str:
@@ -394,21 +415,24 @@ def _where(together: bool, metrics: dict[str, Any]) -> str:
     return "Validation split" if n is None else f"Validation split, N = {n}"
 
 
-def _curves(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _curves(rows: list[dict[str, Any]], right: str) -> dict[str, Any]:
     from regraft.evidence.figures import training_curves
 
     if not any(row.get("val_accuracy") is not None for row in rows):
         return {"picture": None, "rows": rows}
-    return {"picture": training_curves(rows), "rows": rows}
+    return {"picture": training_curves(rows, right), "rows": rows}
 
 
 def _answers(run: Run) -> dict[str, Any]:
     """Everything that follows from the answers on the test split."""
     from regraft.evidence import curves
 
+    nothing: dict[str, Any] = {"confusion": None, "reliability": None, "ece": None, "scatters": []}
+    nothing |= {"pairs": [], "per_class": [], "mistakes": [], "n_mistakes": 0}
     if not run.answers:
-        nothing = {"confusion": None, "reliability": None, "ece": None}
-        return nothing | {"pairs": [], "per_class": [], "mistakes": [], "n_mistakes": 0}
+        return nothing
+    if task_kind(run) != "classification":
+        return nothing | _answers_of_numbers(run)
     classes = run.classes
     place = {name: i for i, name in enumerate(classes)}
     truth, predicted = ([place[getattr(r, side)] for r in run.answers] for side in ("truth", "predicted"))
@@ -422,6 +446,21 @@ def _answers(run: Run) -> dict[str, Any]:
         "reliability": curves.reliability(reliability(stated, correct)),
         "mistakes": _tiles(run, confident_mistakes(run.answers)),
         "n_mistakes": len(correct) - sum(correct),
+        "scatters": [],
+    }
+
+
+def _answers_of_numbers(run: Run) -> dict[str, Any]:
+    """The same where any number of labels may hold, or numbers are predicted."""
+    from regraft.evidence.numbers import per_label, scatters
+
+    names = run.data.get("classes", [])
+    if task_kind(run) == "regression":
+        return {"scatters": scatters(run.answers, names), "mistakes": _tiles(run, largest_errors(run.answers))}
+    return {
+        "per_class": sorted(per_label(run.answers, names), key=_weakest_first)[:MOST_CLASSES],
+        "mistakes": _tiles(run, confident_mistakes(run.answers)),
+        "n_mistakes": sum(not row.correct for row in run.answers),
     }
 
 

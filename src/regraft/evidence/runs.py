@@ -28,7 +28,8 @@ class Point:
     Args:
         updates: optimizer steps done.
         seconds: wall-clock time since the run began.
-        correct: right or wrong per test example, bool (N,).
+        correct: right or wrong per test example, bool (N,); of other tasks than classification the merit of each
+            (`Task.merits`), float (N,).
     """
 
     updates: int
@@ -37,7 +38,7 @@ class Point:
 
     @property
     def accuracy(self) -> float:
-        """Fraction right."""
+        """Fraction right, or the mean merit."""
         return float(self.correct.mean())
 
 
@@ -63,7 +64,7 @@ class RawRun:
 
     @property
     def correct(self) -> np.ndarray:
-        """What the kept weights had right, bool (N,)."""
+        """What the kept weights had right, bool (N,), or the merit of each answer, float (N,)."""
         return self.points[self.kept].correct
 
     @property
@@ -72,9 +73,9 @@ class RawRun:
         return self.points[-1].updates
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; right and wrong as hexadecimal digits, eight examples to two of them."""
+        """Plain values; right and wrong as hexadecimal digits, eight examples to two of them; merits as numbers."""
         points = [
-            {"updates": p.updates, "seconds": round(p.seconds, 3), "accuracy": p.accuracy, "correct": _hex(p.correct)}
+            {"updates": p.updates, "seconds": round(p.seconds, 3), "accuracy": p.accuracy, "correct": _plain(p.correct)}
             for p in self.points
         ]
         return {
@@ -100,11 +101,15 @@ class RawRun:
         return cls(values["arm"], values["seed"], values["n_train"], points, values["kept"], values["seconds"])
 
 
-def _hex(correct: np.ndarray) -> str:
-    return np.packbits(correct.astype(bool)).tobytes().hex()
+def _plain(correct: np.ndarray) -> str | list[float]:
+    if correct.dtype != bool:
+        return correct.astype(np.float64).round(6).tolist()
+    return np.packbits(correct).tobytes().hex()
 
 
-def _bits(text: str, n: int) -> np.ndarray:
+def _bits(text: str | list[float], n: int) -> np.ndarray:
+    if isinstance(text, list):
+        return np.array(text, np.float64)
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=n).astype(bool)
 
 

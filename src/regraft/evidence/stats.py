@@ -51,6 +51,34 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def mean_interval(scores: ArrayLike) -> tuple[float, float]:
+    """The 95 % interval of a mean score on N examples: Wilson's for right or wrong, else Student's.
+
+    Args:
+        scores: bool or float per example, (N,), or per run and example, (M, N); the interval is that of one run.
+
+    Example:
+        >>> mean_interval(np.array([True] * 93 + [False] * 7)) == wilson(93, 100)
+        True
+        >>> [round(end, 3) for end in mean_interval(np.array([0.2, 0.4, 0.6, 0.8]))]
+        [0.089, 0.911]
+
+    References:
+        Student, The probable error of a mean, 1908.
+    """
+    from scipy.stats import t
+
+    values = np.atleast_2d(np.asarray(scores))
+    n = values.shape[1]
+    if values.dtype == bool:
+        return wilson(round(float(values.mean()) * n), n)
+    if n < 2:
+        return -math.inf, math.inf
+    error = math.sqrt(float(values.var(axis=1, ddof=1).mean()) / n)
+    half = float(t.ppf(0.975, n - 1)) * error
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
 def standard_error(accuracy: float, n: int) -> float:
     """Standard error of an accuracy measured on n examples (binomial).
 
@@ -161,8 +189,10 @@ def verdict(
     agrees at 5 %. The test is asked as well because the bootstrap is too sure of itself when the two models
     differ on a handful of examples: 4 to 0 gives an interval above zero, and p = 0.125.
 
+    Scores that are no right or wrong are compared by a paired t test alone.
+
     Args:
-        delivered_correct: right or wrong per test example, (N,).
+        delivered_correct: right or wrong per test example, or a score of each as float, (N,).
         control_correct: the control on the same examples in the same order, (N,).
         control: its name.
         seed: of the bootstrap.
@@ -176,6 +206,8 @@ def verdict(
         >>> verdict([1, 1, 1, 1, 0], [0, 0, 0, 0, 0]).verdict
         'no difference'
     """
+    if np.asarray(delivered_correct).dtype.kind == "f":
+        return _verdict_on_scores(np.asarray(delivered_correct), np.asarray(control_correct), control)
     only_first, only_second, n = _discordant(delivered_correct, control_correct)
     ci95 = paired_bootstrap(delivered_correct, control_correct, seed=seed)
     p = mcnemar(delivered_correct, control_correct)
@@ -185,12 +217,23 @@ def verdict(
     return Verdict(finding, control, (only_first - only_second) / n, ci95, p, n)
 
 
+def _verdict_on_scores(ours: np.ndarray, theirs: np.ndarray, control: str) -> Verdict:
+    from scipy.stats import t
+
+    gaps = ours - theirs
+    n, mean, ci95 = len(gaps), float(gaps.mean()), mean_interval(gaps)
+    error = (ci95[1] - ci95[0]) / 2 / float(t.ppf(0.975, n - 1)) if n > 1 else math.inf
+    p = float(2 * t.sf(abs(mean) / error, n - 1)) if 0 < error < math.inf else float(not mean or n < 2)
+    finding: Finding = "helps" if ci95[0] > 0 else "hurts" if ci95[1] < 0 else "no difference"
+    return Verdict(finding, control, mean, ci95, p, n)
+
+
 def verdict_against_best(delivered_correct: ArrayLike, controls: Mapping[str, ArrayLike], *, seed: int = 0) -> Verdict:
-    """The verdict against whichever control got most test examples right (the first of equals).
+    """The verdict against whichever control got most test examples right, or the best score (the first of equals).
 
     Args:
-        delivered_correct: right or wrong per test example, (N,).
-        controls: right or wrong per test example, by name of the control.
+        delivered_correct: right or wrong per test example, or a score of each as float, (N,).
+        controls: likewise, by name of the control.
         seed: of the bootstrap.
 
     Raises:
@@ -202,7 +245,7 @@ def verdict_against_best(delivered_correct: ArrayLike, controls: Mapping[str, Ar
     """
     if not controls:
         raise ValueError("a verdict needs at least one control: verdict_against_best(correct, {'scratch': ...})")
-    best = max(controls, key=lambda name: int(np.sum(np.asarray(controls[name], dtype=bool))))
+    best = max(controls, key=lambda name: float(np.sum(np.asarray(controls[name]))))
     return verdict(delivered_correct, controls[best], control=best, seed=seed)
 
 

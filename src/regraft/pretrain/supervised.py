@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from regraft.data import Dataset, Transform, load_pixels
-from regraft.errors import RunError
+from regraft.errors import DataError, RunError
 from regraft.run import write_atomic
 from regraft.source import build, make_source, write_source
 from regraft.source.arch import canonical_arch
@@ -162,6 +162,8 @@ def pretrain_supervised(
     """
     _check_out(out, resume=resume)
     recipe = recipe or SUPERVISED.with_(precision=fast_precision(device))
+    if not data.task.one_of:
+        raise DataError(f"{data.name} is a {data.task.kind} task; pretraining needs classes: --task classification")
     spec = input_of(arch, arch_args, len(data.classes), input)
     splits = {name: _decoded(data.split(name), spec) for name in ("train", "val", "test")}
     return pretrain_pixels(

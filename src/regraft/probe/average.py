@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from regraft.cache import Tap
+from regraft.data import CLASSIFICATION, Task
 from regraft.head import LinearHead
 from regraft.probe.candidates import Candidate
 from regraft.probe.fitted import Fitted, accuracy, log_loss, temperature
@@ -28,20 +29,23 @@ MOST_WEIGHTS = 4_000_000
 _NEAR = 2.0
 
 
-def average(results: Sequence[ProbeResult], y_train: np.ndarray, y_val: np.ndarray) -> ProbeResult | None:
+def average(
+    results: Sequence[ProbeResult], y_train: np.ndarray, y_val: np.ndarray, task: Task = CLASSIFICATION
+) -> ProbeResult | None:
     """The mean of the heads with the least log-loss whose accuracy is near the best; None if only one is.
 
     Args:
         results: fitted and judged on the same rows; those without values are passed over.
         y_train: (N,).
         y_val: (M,).
+        task: what they are.
     """
     members = _members(results)
     if len(members) < 2:
         return None
     widths = _union(members)
     chosen = tuple(member.candidate for member in members)
-    fitted = averaged([member.fitted for member in members], chosen, widths, y_train)
+    fitted = averaged([member.fitted for member in members], chosen, widths, y_train, task)
     val_scores = _mean_scores([member.val_scores for member in members]) * fitted.settings["temperature"]
     return judged(
         Candidate(tuple(widths), "average", chosen, tuple(widths.values())),
@@ -51,10 +55,17 @@ def average(results: Sequence[ProbeResult], y_train: np.ndarray, y_val: np.ndarr
         y_train,
         y_val,
         sum(member.seconds for member in members),
+        task,
     )
 
 
-def averaged(fits: Sequence[Fitted], members: Sequence[Candidate], widths: dict[Tap, int], y: np.ndarray) -> Fitted:
+def averaged(
+    fits: Sequence[Fitted],
+    members: Sequence[Candidate],
+    widths: dict[Tap, int],
+    y: np.ndarray,
+    task: Task = CLASSIFICATION,
+) -> Fitted:
     """The mean of fitted heads, calibrated on the mean of their held-out scores.
 
     Args:
@@ -62,13 +73,14 @@ def averaged(fits: Sequence[Fitted], members: Sequence[Candidate], widths: dict[
         members: whose taps are among `widths`.
         widths: number of features of each tap, in the order of the mean head's columns.
         y: (N,).
+        task: what y is.
     """
     held_out = _mean_scores([fit.cv_scores for fit in fits])
-    factor = temperature(held_out, y)
+    factor = temperature(held_out, y, task)
     head = mean_head([f.head for f in fits], [columns_of(m.taps, widths) for m in members], factor)
     scores = held_out * factor
     settings = {"temperature": factor, "members": [_describe(member) for member in members]}
-    return Fitted(head, "average", settings, accuracy(scores, y), log_loss(scores, y), scores)
+    return Fitted(head, "average", settings, accuracy(scores, y, task), log_loss(scores, y, task), scores)
 
 
 def mean_head(heads: Sequence[LinearHead], columns: Sequence[np.ndarray], factor: float = 1.0) -> LinearHead:

@@ -15,6 +15,7 @@ from threading import Lock
 import numpy as np
 
 from regraft.cache import Tap
+from regraft.data import CLASSIFICATION, Task
 from regraft.probe.candidates import FINEST, MOST_NUMBERS, Candidate, Features
 from regraft.probe.fitted import Fitted
 from regraft.probe.lda import lda
@@ -36,13 +37,23 @@ class Bench:
         y_val: (M,); may be empty.
         n_classes: K.
         seed: which rows share a fold.
+        task: what the labels are.
     """
 
-    def __init__(self, features: Features, y_train: np.ndarray, y_val: np.ndarray, n_classes: int, seed: int) -> None:
+    def __init__(
+        self,
+        features: Features,
+        y_train: np.ndarray,
+        y_val: np.ndarray,
+        n_classes: int,
+        seed: int,
+        task: Task = CLASSIFICATION,
+    ) -> None:
         self._features = features
         self._y = {"train": y_train, "val": y_val}
         self._n_classes = n_classes
         self._seed = seed
+        self._task = task
         self._kept: dict[Tap, tuple[Block, np.ndarray]] = {}
         self._room = MOST_NUMBERS // 2
         self._lock = Lock()
@@ -52,11 +63,12 @@ class Bench:
         started = time.perf_counter()
         pairs = [self._block(tap) for tap in candidate.taps]
         space = [block for block, _ in pairs]
-        fitted = fit(candidate.head, space, self._y["train"], self._n_classes, self._seed)
+        fitted = fit(candidate.head, space, self._y["train"], self._n_classes, self._seed, self._task)
         widths = [block.rows.shape[1] for block in space]
         val_scores = _scores(fitted, [rows for _, rows in pairs])
         seconds = time.perf_counter() - started
-        return judged(candidate, fitted, widths, val_scores, self._y["train"], self._y["val"], seconds)
+        y_train, y_val = self._y["train"], self._y["val"]
+        return judged(candidate, fitted, widths, val_scores, y_train, y_val, seconds, self._task)
 
     def of_rows(self, places: np.ndarray) -> Bench:
         """The same task with some of the training examples."""
@@ -66,7 +78,7 @@ class Bench:
             return found[places] if split == "train" else found
 
         y_train, y_val = self._y["train"][places], self._y["val"]
-        return Bench(rows, y_train, y_val, self._n_classes, self._seed)
+        return Bench(rows, y_train, y_val, self._n_classes, self._seed, self._task)
 
     def judge_all(
         self, candidates: Sequence[Candidate], deadline: float, is_wide: Callable[[Candidate], bool]
@@ -105,13 +117,20 @@ class Bench:
         return self._features(tap, split).reshape(len(self._y[split]), -1)
 
 
-def fit(head: str, X: np.ndarray | Sequence[Block], y: np.ndarray, n_classes: int, seed: int) -> Fitted:
+def fit(
+    head: str,
+    X: np.ndarray | Sequence[Block],
+    y: np.ndarray,
+    n_classes: int,
+    seed: int,
+    task: Task = CLASSIFICATION,
+) -> Fitted:
     """A head of one of `HEADS` on features (N, D), or on standardised blocks laid side by side."""
     if head == "lda":
         return lda(quick_space(X), y, n_classes)
     if head == "ridge":
-        return ridge(row_space(X), y, n_classes)
-    return logistic(row_space(X), y, n_classes, seed=seed)
+        return ridge(row_space(X), y, n_classes, task=task)
+    return logistic(row_space(X), y, n_classes, seed=seed, task=task)
 
 
 def _scores(fitted: Fitted, blocks: Sequence[np.ndarray]) -> np.ndarray:

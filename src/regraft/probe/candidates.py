@@ -19,6 +19,12 @@ FINEST = 4
 # Largest N·D of one candidate: 120 MB in float32.
 MOST_NUMBERS = 15_000_000
 HEADS = ("lda", "ridge", "logistic")
+# The heads of each task, the cheapest first: classes have means to tell apart, numbers have no probabilities.
+HEADS_OF: dict[str, tuple[str, ...]] = {
+    "classification": HEADS,
+    "multilabel": ("ridge", "logistic"),
+    "regression": ("ridge",),
+}
 # Joined on 4x4 grids, stages have tens of thousands of features and won nothing in any measurement.
 _JOINED_GRIDS = (1, 2)
 

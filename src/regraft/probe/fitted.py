@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from regraft.data import CLASSIFICATION, Task
 from regraft.head import LinearHead
 from regraft.probe.rows import QuickSpace, RowSpace
 
@@ -23,8 +24,9 @@ class Fitted:
         head: scores in, softmax of them are probabilities.
         name: "ridge", "logistic" or "lda".
         settings: what was chosen (lambda, C, shrinkage) and the temperature; plain JSON.
-        cv_accuracy: fraction right among training examples, each judged by a head that had not seen it.
-        cv_log_loss: their mean negative log-likelihood, in nats.
+        cv_accuracy: mean merit (of classes: fraction right) of training examples, each judged by a head that had not
+            seen it.
+        cv_log_loss: their mean loss (`Task.losses`).
         cv_scores: (N, K), the scores behind both.
     """
 
@@ -36,20 +38,18 @@ class Fitted:
     cv_scores: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
-def log_loss(scores: np.ndarray, y: np.ndarray) -> float:
-    """Mean negative log-likelihood (nats) of labels (N,) under softmax(scores (N, K))."""
-    top = scores.max(axis=1)
-    total = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top
-    return float(np.mean(total - scores[np.arange(len(y)), y]))
+def log_loss(scores: np.ndarray, y: np.ndarray, task: Task = CLASSIFICATION) -> float:
+    """Mean loss (`Task.losses`) of scores (N, K); of classes the negative log-likelihood of labels (N,), in nats."""
+    return float(np.mean(task.losses(scores, y)))
 
 
-def accuracy(scores: np.ndarray, y: np.ndarray) -> float:
-    """Fraction of labels (N,) that have the highest of the scores (N, K)."""
-    return float(np.mean(scores.argmax(axis=1) == y))
+def accuracy(scores: np.ndarray, y: np.ndarray, task: Task = CLASSIFICATION) -> float:
+    """Mean merit (`Task.merits`) of scores (N, K); of classes the fraction of labels (N,) with the highest score."""
+    return float(np.mean(task.merits(scores, y)))
 
 
-def temperature(scores: np.ndarray, y: np.ndarray) -> float:
-    """The factor on scores (N, K) that makes their softmax most likely; the ranking of classes stays.
+def temperature(scores: np.ndarray, y: np.ndarray, task: Task = CLASSIFICATION) -> float:
+    """The factor on scores (N, K) that makes them most likely; the ranking of classes stays. 1 for numbers.
 
     Ridge scores are near -1 and 1, LDA scores can be in the hundreds: neither is a log-probability until
     scaled. One number, fitted on held-out scores; labels count as (N + 1) / (N + 2) certain, after Platt, or
@@ -59,17 +59,26 @@ def temperature(scores: np.ndarray, y: np.ndarray) -> float:
         Guo, Pleiss, Sun, Weinberger (2017), "On calibration of modern neural networks", arXiv:1706.04599.
         Platt (1999), "Probabilistic outputs for support vector machines".
     """
+    if task.numeric:
+        return 1.0
     spread = float(np.std(scores)) or 1.0
     doubt = 1 / (len(y) + 2)
-    others = (scores.sum(axis=1) - scores[np.arange(len(y)), y]) / (scores.shape[1] - 1)
-    gap = float(np.mean(scores[np.arange(len(y)), y] - others))
+    gap = _gap(scores, y, task)
 
     def loss(log: float) -> float:
         factor = np.exp(log) / spread
-        return log_loss(factor * scores, y) + doubt * factor * gap
+        return log_loss(factor * scores, y, task) + doubt * factor * gap
 
     found: Any = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
     return float(np.exp(found.x) / spread)
+
+
+def _gap(scores: np.ndarray, y: np.ndarray, task: Task) -> float:
+    """How far scores (N, K) favour what is so, on average; doubt about labels costs in proportion to it."""
+    if not task.one_of:
+        return float(np.mean((2 * y - 1) * scores))
+    own = scores[np.arange(len(y)), y]
+    return float(np.mean(own - (scores.sum(axis=1) - own) / (scores.shape[1] - 1)))
 
 
 def assemble(
@@ -80,9 +89,10 @@ def assemble(
     bias: np.ndarray,
     held_out: np.ndarray,
     settings: dict[str, Any],
+    task: Task = CLASSIFICATION,
 ) -> Fitted:
     """A `Fitted` from weights (r, K) on the coordinates and held-out scores (N, K), calibrated on these."""
-    factor = temperature(held_out, y)
+    factor = temperature(held_out, y, task)
     head = LinearHead.from_arrays(
         weight=space.lift(weights * factor).T,
         bias=bias * factor,
@@ -90,4 +100,5 @@ def assemble(
         scale=np.concatenate([block.scale for block in space.blocks]),
     )
     scores = held_out * factor
-    return Fitted(head, name, {**settings, "temperature": factor}, accuracy(scores, y), log_loss(scores, y), scores)
+    settings = {**settings, "temperature": factor}
+    return Fitted(head, name, settings, accuracy(scores, y, task), log_loss(scores, y, task), scores)

@@ -90,9 +90,11 @@ class Costs:
 def few_rows(y: np.ndarray, n_classes: int, seed: int) -> np.ndarray | None:
     """Places of the rows for a first look, spread evenly over classes; None where all rows are few enough."""
     n = max(_FEW, _FEW_PER_CLASS * n_classes)
-    if len(y) <= 2 * n:
+    if len(y) <= (2 * n if y.ndim == 1 else n):  # eigenvectors, without which ridge cannot be had, cost more than LDA
         return None
     mixed = np.random.default_rng(seed).permutation(len(y))
+    if y.ndim > 1:
+        return np.sort(mixed[:n])
     by_class = mixed[np.argsort(y[mixed], kind="stable")]
     starts = np.searchsorted(y[by_class], y[by_class])
     turn = np.arange(len(y)) - starts  # 0 for the first row of each class, 1 for the second, …

@@ -7,6 +7,9 @@ Three rounds, each only for what the last one left standing:
 2. Ridge on the best sets and the last layer.
 3. Logistic regression, which needs cross-validation, on the very best and the last layer.
 
+Where any number of labels may hold, or targets are numbers, ridge takes LDA's place, and numbers end there. In place of
+right or wrong stands the merit of each example (`data.task`).
+
 Selection uses the validation split and the training split's own held-out scores together, each example
 counting once. Candidates whose accuracy is within one standard error of the best are not told apart by it;
 among those the least log-loss wins, which moves less than accuracy does when one example changes, and among
@@ -25,10 +28,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from regraft.cut import Traced
+from regraft.data import CLASSIFICATION, Task
 from regraft.errors import DataError
 from regraft.probe.average import LARGEST, average, averaged, columns_of
 from regraft.probe.bench import Bench, fit
-from regraft.probe.candidates import HEADS, Candidate, Features, derived
+from regraft.probe.candidates import HEADS_OF, Candidate, Features, derived
 from regraft.probe.fitted import Fitted
 from regraft.probe.limits import Costs, TapSet, few_rows, worth_all_rows
 from regraft.probe.results import ProbeResult, select, without_values
@@ -75,6 +79,7 @@ def depth_profile(
     *,
     seed: int = 0,
     time_limit: float | None = None,
+    task: Task = CLASSIFICATION,
 ) -> DepthProfile:
     """Fits heads on every stage and on joined stages, and picks the best on training and validation data.
 
@@ -86,29 +91,30 @@ def depth_profile(
         n_classes: K.
         seed: which rows share a fold in cross-validation.
         time_limit: seconds after which no further candidate is begun; the last layer is always tried.
+        task: what the labels are; of others than classes (N, K), as `Dataset.y` gives them.
 
     Raises:
         DataError: fewer than two classes, or a class without training examples.
     """
-    _check(y_train, n_classes)
+    _check(y_train, n_classes, task)
     deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
-    bench = Bench(derived(features, traced, len(y_train)), y_train, y_val, n_classes, seed)
+    bench = Bench(derived(features, traced, len(y_train)), y_train, y_val, n_classes, seed, task)
     costs = Costs.of(traced, len(y_train), n_classes)
     sets, notes = costs.in_memory()
     with one_thread():
         few = few_rows(y_train, n_classes, seed)
         if few is not None:
             sets, notes = (
-                _screened(sets, bench.of_rows(few), replace(costs, n_rows=len(few)), deadline),
+                _screened(sets, bench.of_rows(few), replace(costs, n_rows=len(few)), deadline, HEADS_OF[task.kind][0]),
                 (*notes, _screening(len(sets), len(few))),
             )
-        results = _rounds(bench, sets, costs, deadline)
+        results = _rounds(bench, sets, costs, deadline, HEADS_OF[task.kind])
         single = select(results)
         if single.val_scores is None:  # it came to the front after its values were dropped
             single = bench.judge(single.candidate)
     if time.monotonic() > deadline:
         notes = (*notes, f"Stopped after {time_limit:g} seconds with {len(results)} candidates tried.")
-    mean = average(results, y_train, y_val)
+    mean = average(results, y_train, y_val, task)
     if mean is None:
         return _in_depth_order(results, single, single, traced, notes)
     # Not by log-loss: the single best is the luckiest of a hundred, the average is not.
@@ -116,9 +122,9 @@ def depth_profile(
     return _in_depth_order([*results, mean], best, single, traced, notes)
 
 
-def _screened(sets: Sequence[TapSet], few: Bench, costs: Costs, deadline: float) -> list[TapSet]:
+def _screened(sets: Sequence[TapSet], few: Bench, costs: Costs, deadline: float, head: str) -> list[TapSet]:
     """The sets that are worth all rows, as judged on a few of them."""
-    judged = few.judge_all([Candidate(taps, "lda") for taps in sets], deadline, costs.is_wide)
+    judged = few.judge_all([Candidate(taps, head) for taps in sets], deadline, costs.is_wide)
     return worth_all_rows([without_values(result) for result in judged], sets[0])
 
 
@@ -129,11 +135,14 @@ def _screening(n_sets: int, n_rows: int) -> str:
     )
 
 
-def _rounds(bench: Bench, sets: Sequence[TapSet], costs: Costs, deadline: float) -> list[ProbeResult]:
-    """LDA on the sets, the first of them whatever the time; then the dearer heads on those left standing."""
-    results = [bench.judge(Candidate(sets[0], "lda"))]
-    for head, most in (("lda", len(sets)), ("ridge", _RIDGES), ("logistic", _LOGISTICS)):
-        standing = sets[1:] if head == "lda" else _standing(sets[0], results, most)
+def _rounds(
+    bench: Bench, sets: Sequence[TapSet], costs: Costs, deadline: float, heads: Sequence[str]
+) -> list[ProbeResult]:
+    """The first head on the sets, the first of them whatever the time; then dearer heads on those left standing."""
+    results = [bench.judge(Candidate(sets[0], heads[0]))]
+    for head in heads:
+        most = {"ridge": _RIDGES, "logistic": _LOGISTICS}.get(head, len(sets))
+        standing = sets[1:] if head == heads[0] else _standing(sets[0], results, most)
         for result in bench.judge_all(costs.within(head, standing), deadline, costs.is_wide):
             results = _without_ballast([*results, result])
     return results
@@ -151,7 +160,15 @@ def _without_ballast(results: list[ProbeResult]) -> list[ProbeResult]:
     return [r if id(r) in needed or r.val_scores is None else without_values(r) for r in results]
 
 
-def refit(candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, *, seed: int = 0) -> Fitted:
+def refit(
+    candidate: Candidate,
+    X: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    *,
+    seed: int = 0,
+    task: Task = CLASSIFICATION,
+) -> Fitted:
     """A candidate's head fitted on other rows, for example training and validation together.
 
     The settings are chosen again, by leave-one-out (ridge), cross-validation (logistic) or Ledoit and Wolf's
@@ -163,17 +180,25 @@ def refit(candidate: Candidate, X: np.ndarray, y: np.ndarray, n_classes: int, *,
         y: (N,).
         n_classes: K.
         seed: which rows share a fold.
+        task: what y is.
     """
     if not candidate.members:
-        return fit(candidate.head, X, y, n_classes, seed)
+        return fit(candidate.head, X, y, n_classes, seed, task)
     widths = dict(zip(candidate.taps, candidate.widths, strict=True))
     blocks = {tap: standardise(X[:, columns_of([tap], widths)]) for tap in widths}
-    fits = [fit(m.head, [blocks[tap] for tap in m.taps], y, n_classes, seed) for m in candidate.members]
-    return averaged(fits, candidate.members, widths, y)
+    fits = [fit(m.head, [blocks[tap] for tap in m.taps], y, n_classes, seed, task) for m in candidate.members]
+    return averaged(fits, candidate.members, widths, y, task)
 
 
 def probe_at(
-    taps: TapSet, features: Features, y_train: np.ndarray, y_val: np.ndarray, n_classes: int, *, seed: int = 0
+    taps: TapSet,
+    features: Features,
+    y_train: np.ndarray,
+    y_val: np.ndarray,
+    n_classes: int,
+    *,
+    seed: int = 0,
+    task: Task = CLASSIFICATION,
 ) -> ProbeResult:
     """The best head on one set of features, with its weights.
 
@@ -184,14 +209,15 @@ def probe_at(
         y_val: (M,); may be empty.
         n_classes: K.
         seed: which rows share a fold in cross-validation.
+        task: what the labels are.
 
     Raises:
         DataError: fewer than two classes, or a class without training examples.
     """
-    _check(y_train, n_classes)
-    bench = Bench(features, y_train, y_val, n_classes, seed)
+    _check(y_train, n_classes, task)
+    bench = Bench(features, y_train, y_val, n_classes, seed, task)
     with one_thread():
-        return select(bench.judge(Candidate(taps, head)) for head in HEADS)
+        return select(bench.judge(Candidate(taps, head)) for head in HEADS_OF[task.kind])
 
 
 def _in_depth_order(
@@ -212,7 +238,11 @@ def _in_depth_order(
     return DepthProfile(tuple(sorted(light, key=place)), best, single, names, notes)
 
 
-def _check(y: np.ndarray, n_classes: int) -> None:
+def _check(y: np.ndarray, n_classes: int, task: Task) -> None:
+    if not task.one_of:
+        if len(y) < 2:
+            raise DataError(f"a probe needs two training examples, got {len(y)}. Keep more: --train-size 20.")
+        return
     counts = np.bincount(y, minlength=n_classes)
     if n_classes < 2 or (counts == 0).any():
         raise DataError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from regraft.data import CLASSIFICATION, Task, standard_error
 from regraft.head import LinearHead
 from regraft.probe.candidates import Candidate
 from regraft.probe.fitted import Fitted, accuracy, log_loss
@@ -24,12 +25,12 @@ class ProbeResult:
         candidate: taps and head.
         fitted: the head. Its weights are values only in `DepthProfile.best` and `single`; elsewhere they are on
             PyTorch's "meta" device (sizes, no values), and `refit` brings them back.
-        val_accuracy: fraction right on the validation split; NaN where that is empty.
-        cv_accuracy: fraction right among training examples, each judged by a head that had not seen it.
-        se: binomial standard error of `score`.
+        val_accuracy: mean merit on the validation split (of classes: fraction right); NaN where that is empty.
+        cv_accuracy: likewise of training examples, each judged by a head that had not seen it.
+        se: standard error of `score`; of classes the binomial one.
         seconds: what fitting took.
         score: `val_accuracy` and `cv_accuracy` together, weighted by their numbers of examples.
-        log_loss: the same for mean negative log-likelihood, in nats.
+        log_loss: the same for the mean loss (`Task.losses`).
         widths: how many of the D features come from each of the candidate's taps.
         val_scores: (M, K), the scores behind `val_accuracy`; None where the head has no values.
     """
@@ -71,22 +72,21 @@ def judged(
     y_train: np.ndarray,
     y_val: np.ndarray,
     seconds: float,
+    task: Task = CLASSIFICATION,
 ) -> ProbeResult:
     """A fitted candidate with its scores, from the held-out scores of both splits."""
     assert fitted.cv_scores is not None  # every head leaves rows out
     scores, y = np.concatenate([fitted.cv_scores, val_scores]), np.concatenate([y_train, y_val])
-    right = accuracy(scores, y)
-    # One more right and one more wrong than seen: a perfect score on few examples still has an error.
-    smooth = (right * len(y) + 1) / (len(y) + 2)
+    merits = task.merits(scores, y)
     return ProbeResult(
         candidate,
         fitted,
-        accuracy(val_scores, y_val) if len(y_val) else float("nan"),
+        accuracy(val_scores, y_val, task) if len(y_val) else float("nan"),
         fitted.cv_accuracy,
-        float(np.sqrt(smooth * (1 - smooth) / len(y))),
+        standard_error(merits),
         seconds,
-        right,
-        log_loss(scores, y),
+        float(np.mean(merits)),
+        log_loss(scores, y, task),
         tuple(widths),
         val_scores,
     )

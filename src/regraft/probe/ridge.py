@@ -1,6 +1,7 @@
-"""Ridge regression on one-vs-rest targets, with exact leave-one-out for every lambda from one decomposition.
+"""Ridge regression on one-vs-rest targets or numbers, with exact leave-one-out for every lambda.
 
-With targets Y (N, K) in {-1, 1} and R = U S from `rows`, the fit with an unpenalised intercept is
+One decomposition serves all. With targets Y (N, K), in {-1, 1} for classes and labels, and R = U S from `rows`, the
+fit with an unpenalised intercept is
 
     H(l) = 1 1'/N + U diag(S² / (S² + l)) U'        (columns of U are orthogonal to 1, because R is centred)
     leave-one-out score of row i = y_i - (y_i - (H y)_i) / (1 - H_ii)
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from regraft.data import CLASSIFICATION, Task
 from regraft.probe.fitted import Fitted, assemble
 from regraft.probe.rows import RowSpace, row_space
 
@@ -27,17 +29,26 @@ from regraft.probe.rows import RowSpace, row_space
 RELATIVE_LAMBDAS = tuple(float(value) for value in np.logspace(-4, 2, 13))
 
 
-def ridge(X: np.ndarray | RowSpace, y: np.ndarray, n_classes: int, lambdas: Sequence[float] | None = None) -> Fitted:
-    """A ridge classifier whose lambda is the best of `lambdas` by leave-one-out.
+def ridge(
+    X: np.ndarray | RowSpace,
+    y: np.ndarray,
+    n_classes: int,
+    lambdas: Sequence[float] | None = None,
+    *,
+    task: Task = CLASSIFICATION,
+) -> Fitted:
+    """A ridge classifier, or regression, whose lambda is the best of `lambdas` by leave-one-out.
 
     Args:
         X: (N, D), or their row space.
-        y: (N,), integers below n_classes.
+        y: (N,), integers below n_classes; labels as 0 and 1, or numbers, (N, K).
         n_classes: K.
         lambdas: penalties on |w|² for standardised features; default: 13 multiples of the mean eigenvalue.
+        task: what y is.
 
     Returns:
-        The head with the most leave-one-out rows right; ties go to the smaller leave-one-out squared error.
+        The head with the most leave-one-out merit (of classes: rows right); ties go to the smaller leave-one-out
+        squared error.
 
     Example:
         >>> X = np.array([[0.0, 1.0], [0.2, 0.9], [1.0, 0.1], [0.9, 0.0]])
@@ -47,11 +58,12 @@ def ridge(X: np.ndarray | RowSpace, y: np.ndarray, n_classes: int, lambdas: Sequ
     space = row_space(X)
     if lambdas is None:
         lambdas = [value * float(np.mean(space.singular**2)) for value in RELATIVE_LAMBDAS]
-    targets = one_vs_rest(y, n_classes)
+    targets = one_vs_rest(y, n_classes) if task.one_of else y.astype(float) if task.numeric else 2.0 * y - 1
     tried = [loo_scores(space, targets, value) for value in lambdas]
-    best = max(range(len(tried)), key=lambda i: _merit(tried[i], targets, y))
+    best = max(range(len(tried)), key=lambda i: _merit(tried[i], targets, y, task))
     weights = _solve(space, targets, lambdas[best])
-    return assemble("ridge", space, y, weights, targets.mean(axis=0), tried[best], {"lambda": float(lambdas[best])})
+    settings = {"lambda": float(lambdas[best])}
+    return assemble("ridge", space, y, weights, targets.mean(axis=0), tried[best], settings, task)
 
 
 def one_vs_rest(y: np.ndarray, n_classes: int) -> np.ndarray:
@@ -72,5 +84,5 @@ def _solve(space: RowSpace, targets: np.ndarray, penalty: float) -> np.ndarray:
     return filtered[:, None] * (space.left.T @ targets)
 
 
-def _merit(scores: np.ndarray, targets: np.ndarray, y: np.ndarray) -> tuple[int, float]:
-    return int(np.sum(scores.argmax(axis=1) == y)), -float(np.mean((scores - targets) ** 2))
+def _merit(scores: np.ndarray, targets: np.ndarray, y: np.ndarray, task: Task) -> tuple[float, float]:
+    return float(np.sum(task.merits(scores, y))), -float(np.mean((scores - targets) ** 2))

@@ -91,8 +91,8 @@ class Features:
         return self._caches[tap, view].rows(self.data.split(split).keys)
 
     def labels(self, split: str) -> np.ndarray:
-        """Class indices of one split, (N,)."""
-        return self.data.split(split).labels
+        """What heads learn, of one split: class indices (N,), or labels or standardised numbers (N, K)."""
+        return self.data.split(split).y
 
     def fill(self, taps: Sequence[Tap], splits: Sequence[str] = SPLITS, view: int = 0) -> None:
         """Compute what is missing at some taps, in one pass over one view of the examples of some splits.
@@ -128,7 +128,7 @@ class Features:
     def identity(self, taps: Sequence[Tap]) -> list[Any]:
         """What the rows of some taps and their labels depend on, as plain values."""
         splits = [self.data.split(split) for split in ("train", "val")]
-        return [[self._cache(tap).key.digest for tap in taps], [[part.keys, part.labels.tolist()] for part in splits]]
+        return [[self._cache(tap).key.digest for tap in taps], [[part.keys, part.y.tolist()] for part in splits]]
 
     def activations(self, tap: Tap, split: str, view: int = 0) -> CacheRows:
         """The rows of a tap for one split in one view, read from disk as they are needed."""

@@ -24,6 +24,7 @@ from regraft.tune import RECIPES, Plan, Recipe, frozen_prefix, tap_name
 _DEPTHS = (1, 2, 4)
 _DEEPER = (8,)
 MANY_PER_CLASS = 50
+_KINDS_OF_NUMBERS = 10  # numbers are learned from about as many examples as so many classes
 _RATES = (3e-4, 1e-3)
 # A last layer further behind the best probe than this is not worth training up to.
 _FAR = 0.15
@@ -63,14 +64,16 @@ def ideas(prospect: Prospect, n_classes: int) -> Iterator[Iterator[Idea]]:
         prospect: the source.
         n_classes: of the new head.
     """
-    if prospect.source.input.modality == "text":
+    if prospect.source.input.modality == "text" and prospect.features.data.task.one_of:
         return iter([_contrastive(prospect, n_classes)])
     return (_deeper(prospect, probe, n_classes) for probe in _starts(prospect))
 
 
 def per_class(prospect: Prospect) -> float:
-    """Training examples of each class, on average."""
-    return len(prospect.features.labels("train")) / len(prospect.features.data.classes)
+    """Training examples of each class, on average; of numbers, as if they were of so many."""
+    data = prospect.features.data
+    kinds = _KINDS_OF_NUMBERS if data.task.numeric else len(data.classes)
+    return len(prospect.features.labels("train")) / kinds
 
 
 def has_views(prospect: Prospect) -> bool:

@@ -87,7 +87,7 @@ def reading(data: Dataset, source: Source, traced: Traced) -> Reading:
     """
     if has_batch_norm(traced):
         return _by_distance(_each(_spread(data), source, lambda spec, rows: _distance(traced, spec, rows)))
-    if source.n_params > _MOST_PARAMETERS or (right := probed(data, source, traced)) is None:
+    if not data.task.one_of or source.n_params > _MOST_PARAMETERS or (right := probed(data, source, traced)) is None:
         return Reading()
     return by_probe(right)
 

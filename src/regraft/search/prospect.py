@@ -76,11 +76,12 @@ def look_at(data: Dataset, source: Source, means: Means, traced: Traced | None =
 
 def _profile(features: Features, taps: Sequence[Tap], traced: Traced, n_classes: int, means: Means) -> DepthProfile:
     """The depth profile; one that was drawn before from the same rows is not drawn again."""
-    key = [features.identity(taps), n_classes, means.seed, digest_package("regraft.probe")]
+    task = features.data.task
+    key = [features.identity(taps), n_classes, task.to_dict(), means.seed, digest_package("regraft.probe")]
     if (found := recall(means.root, "profile", key)) is not None:
         return probe.from_plain(*found)
     y_train, y_val = features.labels("train"), features.labels("val")
-    profile = depth_profile(features, y_train, y_val, traced, n_classes, seed=means.seed)
+    profile = depth_profile(features, y_train, y_val, traced, n_classes, seed=means.seed, task=task)
     remember(means.root, "profile", key, *probe.to_plain(profile))
     return profile
 

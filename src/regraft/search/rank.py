@@ -147,13 +147,15 @@ def _judge(data: Dataset, source: Source, means: Means) -> Ranked:
 
 
 def _right(best: ProbeResult, features: Features) -> np.ndarray:
-    """Which examples (N,) the held-out scores of a probe get right."""
-    pairs = ((best.fitted.cv_scores, "train"), (best.val_scores, "val"))
-    return np.concatenate([s.argmax(1) == features.labels(split) for s, split in pairs if s is not None])
+    """Merit of a probe's held-out scores on each example (N,); of classes which of them it gets right."""
+    pairs, task = ((best.fitted.cv_scores, "train"), (best.val_scores, "val")), features.data.task
+    return np.concatenate([task.merits(s, features.labels(split)) for s, split in pairs if s is not None])
 
 
 def _scores(prospect: Prospect) -> dict[str, float]:
     features, traced = prospect.features, prospect.traced
+    if not features.data.task.one_of:  # these scores are about classes
+        return {}
     y, K = features.labels("train"), len(features.data.classes)
     last = traced.stages[-1]
     space = row_space(features(Tap(last.name, 0 if len(last.shape) == 1 else 1), "train").reshape(len(y), -1))

@@ -32,9 +32,9 @@ def probe_for(prospect: Prospect, recipe: Recipe) -> ProbeResult | None:
     first = next((result for result in (profile.best, profile.single) if _fits(recipe, traced, result)), None)
     if first or fitting:
         return with_values(prospect, first or select(fitting))
-    features = prospect.features
+    features, data = prospect.features, prospect.features.data
     y_train, y_val = features.labels("train"), features.labels("val")
-    return probe_at(choose_taps(recipe, traced, None), features, y_train, y_val, len(features.data.classes))
+    return probe_at(choose_taps(recipe, traced, None), features, y_train, y_val, len(data.classes), task=data.task)
 
 
 def with_values(prospect: Prospect, result: ProbeResult) -> ProbeResult:
@@ -42,8 +42,8 @@ def with_values(prospect: Prospect, result: ProbeResult) -> ProbeResult:
     if not result.fitted.head.weight.is_meta:
         return result
     features = prospect.features
-    X = joined(features, result.candidate.taps, "train")
-    return replace(result, fitted=refit(result.candidate, X, features.labels("train"), len(features.data.classes)))
+    X, y, data = joined(features, result.candidate.taps, "train"), features.labels("train"), features.data
+    return replace(result, fitted=refit(result.candidate, X, y, len(data.classes), task=data.task))
 
 
 def _fits(recipe: Recipe, traced: Traced, result: ProbeResult) -> bool:

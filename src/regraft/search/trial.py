@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from regraft.cache import Tap, is_ragged
-from regraft.data import load_rows, transform_for
+from regraft.data import CLASSIFICATION, Task, load_rows, transform_for
 from regraft.probe import ProbeResult
 from regraft.search.features import Features, Means
 from regraft.search.prospect import Prospect
@@ -47,7 +47,7 @@ class Trial:
         plan: what was trained and frozen.
         network: the part above the plan's cut, trained.
         probe: the head it started from, where there was one.
-        val_accuracy: on the validation split, a fraction.
+        val_accuracy: mean merit on the validation split; of classes the fraction right.
         seconds: wall-clock time, the frozen pass to its cut included.
         history: of the training; None where nothing was trained by gradient.
         views: of which its predictions are the mean; 1 is the plain picture alone.
@@ -64,9 +64,9 @@ class Trial:
     views: int = 1
 
     def probabilities(self, split: str) -> np.ndarray:
-        """Of every class for every example of a split, (N, K), from cached rows."""
+        """Of every class or label for every example of a split, (N, K), from cached rows; of numbers these."""
         rows = (view_at(self.prospect, self.plan, split, view) for view in range(self.views))
-        return np.mean([probabilities(self.network, each) for each in rows], axis=0)
+        return np.mean([probabilities(self.network, each, task=self.plan.task) for each in rows], axis=0)
 
     def delivered(self) -> Network:
         """The whole network, from prepared rows to class scores."""
@@ -156,7 +156,7 @@ class Gain:
     """How much better one trial is than another on the same examples.
 
     Args:
-        points: difference of the accuracies, a fraction.
+        points: difference of the mean merits; of classes of the accuracies, a fraction.
         se: its standard error; what is easy or hard for both does not count.
         n: examples compared.
     """
@@ -180,8 +180,8 @@ class Gain:
 
 
 def right(trial: Trial, split: str) -> np.ndarray:
-    """Which examples of a split a trial gets right, (N,) booleans."""
-    return trial.probabilities(split).argmax(1) == trial.prospect.features.labels(split)
+    """Merit of a trial's answer on each example of a split, (N,); of classes booleans, which it gets right."""
+    return trial.plan.task.merits_of_outputs(trial.probabilities(split), trial.prospect.features.labels(split))
 
 
 def rows_at(prospect: Prospect, plan: Plan, split: str, *, augment_seed: int | None = None) -> Rows:
@@ -223,16 +223,18 @@ def joined(features: Features, taps: tuple[Tap, ...], split: str, view: int = 0)
 
 
 @torch.no_grad()
-def probabilities(network: Network, rows: Rows, batch_size: int = 256) -> np.ndarray:
-    """Softmax of a network's scores for all rows, (N, K) float64."""
+def probabilities(network: Network, rows: Rows, batch_size: int = 256, *, task: Task = CLASSIFICATION) -> np.ndarray:
+    """What a network says of all rows, (N, K) float64: softmax of its scores, sigmoid, or the scores."""
     parts = [
-        network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0)).double().softmax(1).numpy()
+        network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0)).double()
         for first in range(0, len(rows), batch_size)
     ]
-    return np.concatenate(parts)
+    if task.one_of:
+        return np.concatenate([part.softmax(1).numpy() for part in parts])
+    return task.outputs(torch.cat(parts).numpy())
 
 
 def plans_for(recipe: Recipe, prospect: Prospect, n_classes: int, probe: ProbeResult | None) -> tuple[Plan, ...]:
     """The plans that a recipe comes to on a prospect: one, or one for each step of gradual unfreezing."""
-    n_train = len(prospect.features.labels("train"))
-    return steps(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train)
+    n_train, task = len(prospect.features.labels("train")), prospect.features.data.task
+    return steps(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train, task=task)

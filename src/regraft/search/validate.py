@@ -58,45 +58,46 @@ def sure_gain(tuned: Trial, probe: Trial, means: Means) -> Gain:
     held_out = probe.probe.fitted.cv_scores if probe.probe else None
     if len(on_val) >= FEW or not kept or held_out is None or tuned.probe is None:
         return Gain.of(on_val)
-    y = tuned.prospect.features.labels("train")
-    on_train = (_held_out(tuned, kept, means) == y).astype(float) - (held_out.argmax(1) == y)
+    y, task = tuned.prospect.features.labels("train"), tuned.plan.task
+    on_train = right_held_out(tuned, means).astype(float) - task.merits(held_out, y)
     return Gain.of(np.concatenate([on_val, on_train]))
 
 
 def right_held_out(tuned: Trial, means: Means) -> np.ndarray:
-    """Which training examples (N,) a training gets right that was made without them, as long as was best on validation.
+    """Merits (N,) on training examples of a training that was made without them, as long as was best on validation.
 
     Args:
         tuned: a trained trial that started from a probe's head.
         means: seed and device.
     """
     y, kept = tuned.prospect.features.labels("train"), tuned.history.kept.epoch if tuned.history else 0
+    task = tuned.plan.task
     if kept:
-        return _held_out(tuned, kept, means) == y
+        return task.merits_of_outputs(_held_out(tuned, kept, means), y)
     assert tuned.probe is not None
     scores = tuned.probe.fitted.cv_scores  # of the head that it started from, which no update bettered
     assert scores is not None
-    return scores.argmax(1) == y
+    return task.merits(scores, y)
 
 
 def _held_out(tuned: Trial, epochs: int, means: Means) -> np.ndarray:
-    """Predicted labels (N,), each by a network that was trained without its fold."""
+    """Answers (N, K) on training examples, each by a network that was trained without its fold."""
     prospect, probe = tuned.prospect, tuned.probe
     assert probe is not None
-    y, K = prospect.features.labels("train"), tuned.plan.n_classes
+    y, K, task = prospect.features.labels("train"), tuned.plan.n_classes, tuned.plan.task
     X = joined(prospect.features, probe.candidate.taps, "train")
     rows = rows_at(prospect, tuned.plan, "train", augment_seed=means.seed)
     seen = [view_at(prospect, tuned.plan, "train", view) for view in range(tuned.views)]
     recipe = tuned.plan.recipe.with_(keep="last", patience=0)
-    answers = np.empty(len(y), dtype=np.int64)
+    answers = np.empty((len(y), K))
     fold = folds(y, N_FOLDS, means.seed)
     for number in range(N_FOLDS):
         inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        fitted = refit(probe.candidate, X[inside], y[inside], K, seed=means.seed)
+        fitted = refit(probe.candidate, X[inside], y[inside], K, seed=means.seed, task=task)
         plan = replace(tuned.plan, recipe=recipe, n_epochs=epochs, n_train=len(inside))
         head = starting_head(plan, prospect.traced, replace(probe, fitted=fitted))
         network = upper_network(plan, prospect.source, prospect.traced, head)
         train(plan, network, _Some(rows, inside), None, seed=means.seed, device=means.device)
-        scores = [probabilities(network, _Some(view, outside)) for view in seen]
-        answers[outside] = np.mean(scores, axis=0).argmax(1)
+        scores = [probabilities(network, _Some(view, outside), task=task) for view in seen]
+        answers[outside] = np.mean(scores, axis=0)
     return answers

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from regraft.cache import Tap
 from regraft.cut import Cut, Traced
+from regraft.data import CLASSIFICATION, Task
 from regraft.errors import RecipeError
 from regraft.probe import ProbeResult
 from regraft.source import Source
@@ -29,7 +30,14 @@ from regraft.tune.scope import choose_taps, places_below
 
 
 def steps(
-    recipe: Recipe, source: Source, traced: Traced, n_classes: int, *, probe: ProbeResult | None = None, n_train: int
+    recipe: Recipe,
+    source: Source,
+    traced: Traced,
+    n_classes: int,
+    *,
+    probe: ProbeResult | None = None,
+    n_train: int,
+    task: Task = CLASSIFICATION,
 ) -> tuple[Plan, ...]:
     """The plans of a recipe in the order in which they run: one, or one for each cut that is unfrozen in turn.
 
@@ -41,6 +49,7 @@ def steps(
         n_classes: likewise.
         probe: likewise.
         n_train: likewise.
+        task: likewise.
 
     Raises:
         RecipeError: as `resolve`.
@@ -57,14 +66,14 @@ def steps(
         [('block2', 3), ('stem', 2), ('input', 2)]
     """
     if not recipe.unfreeze:
-        return (resolve(recipe, source, traced, n_classes, probe=probe, n_train=n_train),)
+        return (resolve(recipe, source, traced, n_classes, probe=probe, n_train=n_train, task=task),)
     cuts = _cuts(recipe, traced, choose_taps(recipe, traced, probe))
     epochs, rest = divmod(max(recipe.epochs, len(cuts)), len(cuts))
     updates = math.ceil(recipe.min_updates / len(cuts))
     parts = [
         recipe.with_(cut=c, unfreeze=0, epochs=epochs + (i < rest), min_updates=updates) for i, c in enumerate(cuts)
     ]
-    return tuple(resolve(part, source, traced, n_classes, probe=probe, n_train=n_train) for part in parts)
+    return tuple(resolve(part, source, traced, n_classes, probe=probe, n_train=n_train, task=task) for part in parts)
 
 
 def whole(recipe: Recipe, plans: Sequence[Plan]) -> Plan:

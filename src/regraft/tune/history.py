@@ -15,8 +15,8 @@ class HistoryRow:
         updates: optimizer steps so far.
         seconds: training and evaluation so far, over all resumed pieces.
         train_loss: mean loss of the epoch's batches, as seen while training; None at epoch 0.
-        val_loss: mean cross-entropy on the validation rows; None without such rows.
-        val_accuracy: fraction in [0, 1]; None without validation rows.
+        val_loss: mean loss on the validation rows (of classes cross-entropy); None without such rows.
+        val_accuracy: mean merit there (`Task.merits`): of classes the fraction right; None without validation rows.
     """
 
     epoch: int

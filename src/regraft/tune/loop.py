@@ -132,7 +132,7 @@ class _Loop:
         self.every = _epochs_between_evaluations(len(train), len(val) if val is not None else 0)
         self.rows: list[HistoryRow] = []
         self.best: list[tuple[HistoryRow, State]] = []  # the best first; more than one for a soup
-        self.objective = Objective(plan.recipe, train.labels, plan.n_classes)
+        self.objective = Objective(plan.recipe, train.labels, plan.n_classes, plan.task)
         self.layout = torch.contiguous_format
 
     # start ------------------------------------------------------------------------------------------
@@ -299,15 +299,21 @@ class _Loop:
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy on the validation rows."""
+        """Mean loss and mean merit (cross-entropy and accuracy, of classes) on the validation rows."""
         assert self.val is not None
+        task = self.plan.task
         self.network.eval()
         loss = correct = 0.0
         for indices in np.split(np.arange(len(self.val)), range(256, len(self.val), 256)):
             logits = self.forward(self.take(self.val, indices, epoch=0))
             targets = self.targets(self.val, indices)
-            loss += F.cross_entropy(logits, targets, reduction="sum").item()
-            correct += (logits.argmax(1) == targets).sum().item()
+            if task.one_of:
+                loss += F.cross_entropy(logits, targets, reduction="sum").item()
+                correct += (logits.argmax(1) == targets).sum().item()
+                continue
+            scores, y = logits.cpu().numpy(), self.val.labels[indices]
+            loss += float(task.losses(scores, y).sum())
+            correct += float(task.merits(scores, y).sum())
         return loss / len(self.val), correct / len(self.val)
 
     def finished(self, time_limit: float | None) -> bool:

@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from regraft.data import CLASSIFICATION, Task
 from regraft.tune.recipe import Recipe
 
 TEMPERATURE = 0.3  # of `contrast`, as Gunel and others found best
 
 
 class Objective:
-    """Cross-entropy as a recipe wants it: smoothed labels, balanced classes, mixed and noisy rows, contrast.
+    """The loss of a task as a recipe wants it: smoothed labels, balanced classes, mixed and noisy rows, contrast.
+
+    Cross-entropy for classes, its binary kind for labels of which any number may hold, the squared error for numbers.
 
     All chance comes from PyTorch's generator, which the loop seeds for each epoch.
 
@@ -26,34 +29,55 @@ class Objective:
         recipe: label_smoothing, class_weights, mixup, noise, contrastive.
         labels: of all training rows; "balanced" counts them.
         n_classes: K.
+        task: what the labels are.
 
     Example:
         >>> Objective(Recipe("r", class_weights="balanced"), [0, 0, 0, 1], 2).weights
         tensor([0.6667, 2.0000])
     """
 
-    def __init__(self, recipe: Recipe, labels: Sequence[int] | np.ndarray, n_classes: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        labels: Sequence[int] | np.ndarray,
+        n_classes: int,
+        task: Task = CLASSIFICATION,
+    ) -> None:
         self.recipe = recipe
         self.n_classes = n_classes
-        self.weights = balanced(labels, n_classes) if recipe.class_weights == "balanced" else None
+        self.task = task
+        self.weights = None
+        if recipe.class_weights == "balanced":
+            self.weights = balanced(labels, n_classes) if task.one_of else balanced_labels(np.asarray(labels))
 
     def prepared(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (B, ...) as they are learnt from, and their labels (B,) as shares of each class (B, K)."""
-        shares = F.one_hot(labels, self.n_classes).float()
+        """Rows (B, ...) as they are learnt from, and their labels (B,) as shares of each class (B, K).
+
+        What is (B, K) already, labels or numbers, stays.
+        """
+        shares = F.one_hot(labels, self.n_classes).float() if self.task.one_of else labels
         if self.recipe.noise:
             rows = noisy(rows, self.recipe.noise)
         return mixed(rows, shares, self.recipe.mixup) if self.recipe.mixup else (rows, shares)
 
     def __call__(self, logits: Tensor, shares: Tensor, features: Tensor | None = None) -> Tensor:
-        """Mean over the batch of the cross-entropy between scores (B, K) and class shares (B, K).
+        """Mean over the batch of the loss between scores (B, K) and class shares, labels or numbers (B, K).
 
         With features (B, D), the recipe's contrastive share of it is their `contrast`.
         """
-        weights = None if self.weights is None else self.weights.to(logits.device)
-        loss = F.cross_entropy(logits, shares, weight=weights, label_smoothing=self.recipe.label_smoothing)
+        loss = self._loss(logits, shares)
         if features is None:
             return loss
         return torch.lerp(loss, contrast(features, shares.argmax(1)), self.recipe.contrastive)
+
+    def _loss(self, logits: Tensor, shares: Tensor) -> Tensor:
+        if self.task.numeric:
+            return F.mse_loss(logits, shares)
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        if self.task.one_of:
+            return F.cross_entropy(logits, shares, weight=weights, label_smoothing=self.recipe.label_smoothing)
+        smooth = torch.lerp(shares, torch.full_like(shares, 0.5), self.recipe.label_smoothing)
+        return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
 
 
 def balanced(labels: Sequence[int] | np.ndarray, n_classes: int) -> Tensor:
@@ -61,6 +85,17 @@ def balanced(labels: Sequence[int] | np.ndarray, n_classes: int) -> Tensor:
     counts = np.bincount(np.asarray(labels), minlength=n_classes)
     present = max(1, int((counts > 0).sum()))
     return torch.tensor(counts.sum() / (present * np.maximum(counts, 1)), dtype=torch.float32)
+
+
+def balanced_labels(labels: np.ndarray) -> Tensor:
+    """What a label that holds counts against one that does not, (K,), so that both count alike over all rows (N, K).
+
+    Example:
+        >>> balanced_labels(np.array([[1.0], [0.0], [0.0]]))
+        tensor([2.])
+    """
+    held = labels.sum(axis=0)
+    return torch.tensor((len(labels) - held) / np.maximum(held, 1), dtype=torch.float32)
 
 
 def noisy(rows: Tensor, share: float) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 from torch import nn
 
+from regraft.data import CLASSIFICATION, Task
 from regraft.errors import RecipeError
 from regraft.tune.recipe import Recipe
 
@@ -60,12 +61,13 @@ class Plan:
         cut: what lies above it is trained.
         taps: the activations that the head reads.
         rows: the table; every parameter and buffer of the source and the head is in exactly one row.
-        n_classes: of the head.
+        n_classes: outputs of the head: classes, labels, or numbers.
         n_train: training rows.
         n_epochs: passes over them.
         updates: optimizer steps in all.
         bytes: of the cached activations at the cut, in all views.
         seconds: of training, estimated from one timed step; 0 where nothing is trained by gradient.
+        task: what the outputs are.
     """
 
     recipe: Recipe
@@ -79,6 +81,7 @@ class Plan:
     updates: int
     bytes: int = 0
     seconds: float = 0.0
+    task: Task = CLASSIFICATION
 
     def __post_init__(self) -> None:
         names = [name for row in self.rows for name in row.names]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from regraft.cache import Tap, estimate_bytes
 from regraft.cut import Traced, statistics
+from regraft.data import CLASSIFICATION, Task
 from regraft.errors import RecipeError
 from regraft.head import LinearHead
 from regraft.probe import ProbeResult
@@ -35,6 +36,7 @@ def resolve(
     *,
     probe: ProbeResult | None = None,
     n_train: int,
+    task: Task = CLASSIFICATION,
 ) -> Plan:
     """Decide for each tensor of a source whether and how it is trained.
 
@@ -42,9 +44,10 @@ def resolve(
         recipe: the intent.
         source: for recipes with random weights, already re-initialised.
         traced: its graph.
-        n_classes: of the new head.
+        n_classes: of the new head: classes, labels, or numbers.
         probe: what "auto" taps follow, `profile.best` or `profile.single`; None takes the classifier's own input.
         n_train: training examples; "auto" trains more stages when there are more.
+        task: what the head's outputs are.
 
     Returns:
         A plan whose rows name every parameter and buffer of the source and of the head exactly once.
@@ -65,6 +68,7 @@ def resolve(
     """
     scope = scope_of(recipe, traced, n_classes, probe, n_train)
     _check_rows(scope, source)
+    _check_task(recipe, task)
     epochs, updates = epochs_and_updates(recipe, n_train)
     rates = _Rates(scope)
     rows = (*_body_rows(scope, source, rates), *_head_rows(scope, rates, epochs))
@@ -81,6 +85,7 @@ def resolve(
         updates,
         _cached_bytes(scope, traced, n_train),
         round(seconds, 2),
+        task,
     )
 
 
@@ -92,6 +97,18 @@ def _check_rows(scope: Scope, source: Source) -> None:
         raise RecipeError(
             f"recipe {recipe.name!r} changes rows ({', '.join(changing)}), and the rows of {source.uri} are token ids, "
             f"which are names and no amounts. Train above its table: recipe.with_(cut={scope.traced.cuts[1].name!r})."
+        )
+
+
+def _check_task(recipe: Recipe, task: Task) -> None:
+    """Only classes are contrasted; numbers are not smoothed or weighted either."""
+    about = {"classification": (), "multilabel": ("contrastive",)}
+    classes_only = about.get(task.kind, ("contrastive", "label_smoothing", "class_weights"))
+    asked = [name for name in classes_only if getattr(recipe, name) not in (0.0, "none")]
+    if asked:
+        raise RecipeError(
+            f"recipe {recipe.name!r} says {' and '.join(asked)}, which is about classes, and this is a {task.kind} "
+            f"task. Leave it out: recipe.with_({asked[0]}={'none' if asked[0] == 'class_weights' else 0.0!r})."
         )
 
 

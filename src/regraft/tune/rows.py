@@ -26,7 +26,7 @@ class Rows(Protocol):
     prefix: nn.Module | None  # frozen layers that run inside `batch`, for the loop to watch over
 
     @property
-    def labels(self) -> np.ndarray: ...  # int64 (N,)
+    def labels(self) -> np.ndarray: ...  # classes, int64 (N,); labels or numbers, float32 (N, K)
 
     def __len__(self) -> int: ...
 
@@ -38,7 +38,7 @@ class ArrayRows:
 
     Args:
         values: (N, ...), floats (activations) or uint8 (pixels, 0..255).
-        labels: (N,).
+        labels: (N,), or (N, K) of other tasks than classification.
         augment: "flip-crop" gives each epoch its own version of each picture, for pixels (N, C, H, W).
         seed: of the augmentation, which is a function of (seed, epoch, row) and nothing else.
 
@@ -59,7 +59,7 @@ class ArrayRows:
         seed: int = 0,
     ) -> None:
         self.values = values
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.labels = as_learned(labels)
         self._augment = augment
         self._seed = seed
         if len(values) != len(self.labels):
@@ -82,7 +82,7 @@ class CacheRows:
     Args:
         cache: of the plan's cut.
         keys: content keys of the examples, (N,).
-        labels: (N,).
+        labels: (N,), or (N, K).
     """
 
     prefix: nn.Module | None = None
@@ -90,7 +90,7 @@ class CacheRows:
     def __init__(self, cache: FeatureCache, keys: Sequence[str], labels: Sequence[int] | np.ndarray) -> None:
         self._cache = cache
         self._keys = np.asarray(keys)
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.labels = as_learned(labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -111,7 +111,7 @@ class LiveRows:
 
     def __init__(self, dataset: Dataset, transform: Transform, prefix: nn.Module | None = None) -> None:
         self.prefix = prefix
-        self.labels = dataset.labels
+        self.labels = dataset.y
         self._dataset = dataset
         self._transform = transform
 
@@ -157,6 +157,12 @@ class ViewRows:
         parts = {view: np.flatnonzero(draws == view) for view in np.unique(draws)}
         order = torch.from_numpy(np.argsort(np.concatenate(list(parts.values())), kind="stable"))
         return torch.cat([self._views[view].batch(indices[places], epoch) for view, places in parts.items()])[order]
+
+
+def as_learned(labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Class indices as int64 (N,), labels or numbers as float32 (N, K)."""
+    values = np.asarray(labels)
+    return values.astype(np.int64 if values.ndim == 1 else np.float32, copy=False)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:

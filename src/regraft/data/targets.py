@@ -1,0 +1,155 @@
+"""From the cells of a label column to targets: which task they are, and what is wrong with them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from regraft.data.dataset import Example, Problem
+from regraft.data.listing import Listing
+from regraft.data.task import BETWEEN, Kind
+
+_FEW_VALUES, _ROWS_PER_VALUE = 20, 5  # numbers that are so few, or so often the same, may be names of classes
+_SEPARATORS = re.compile(r"[|;]")
+_SMALL = 5  # fewer training examples with a label than this leave it to luck
+
+Label = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the rows of a listing are to be taken for.
+
+    Args:
+        kind: of task.
+        names: of the classes, the labels, or the numbers.
+        values: of each row: 0 or 1 for each label, or its numbers; nothing for classes.
+        strata: of each row, what splits are to hold alike: the class, or its rarest label.
+        notes: what was assumed.
+    """
+
+    kind: Kind
+    names: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    strata: tuple[int, ...]
+    notes: tuple[Problem, ...] = ()
+
+
+def find_targets(listing: Listing, labels: Sequence[Label], asked: Kind | None) -> Targets | str:
+    """The targets of some rows; or, where they cannot be what was asked for, why.
+
+    Args:
+        listing: where the rows are from.
+        labels: of the rows that can be used.
+        asked: the task that a person named; None goes by the labels.
+    """
+    kind, why = (asked, "") if asked else _told(listing, labels)
+    notes = (Problem("task", listing.name, why),) if why else ()
+    if kind == "regression":
+        return _numbers(listing, labels, notes)
+    if kind == "multilabel":
+        return _label_sets(listing, [_parts(label) for label in labels], notes)
+    if any(isinstance(label, tuple) for label in labels):
+        return f"{listing.name} has lists of labels, and a class is one of them. Take --task multilabel"
+    names = listing.class_names({str(label) for label in labels})
+    index = {name: i for i, name in enumerate(names)}
+    return Targets("classification", names, ((),) * len(labels), tuple(index[str(label)] for label in labels), notes)
+
+
+def _told(listing: Listing, labels: Sequence[Label]) -> tuple[Kind, str]:
+    """The task that labels are of, and why it is said to be that where it is not the usual one."""
+    if listing.kind:
+        return listing.kind, ""
+    if any(isinstance(label, tuple) for label in labels):
+        return "multilabel", "labels are lists, so any number of them may hold: a multilabel task"
+    if listing.label.lower() == "labels" and any(_SEPARATORS.search(str(label)) for label in labels):
+        why = 'labels are separated by "|" or ";", so any number of them may hold: a multilabel task. '
+        return "multilabel", f"{why}If they are names of classes: --task classification"
+    if _is_measured(labels):
+        why = "labels are numbers with fractions, so a number is predicted: a regression task. "
+        return "regression", f"{why}If they are names of classes: --task classification"
+    return "classification", ""
+
+
+def _is_measured(labels: Sequence[Label]) -> bool:
+    """Numbers with fractions, of which few are the same; 0.5, 1.0 and 1.5 on a thousand rows may be classes."""
+    values = [_number(str(label)) for label in labels]
+    known = {value for value in values if value is not None}
+    if len(values) != sum(value is not None for value in values):
+        return False
+    return any(v % 1 for v in known) and len(known) > min(_FEW_VALUES, len(labels) / _ROWS_PER_VALUE)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _parts(label: Label) -> list[str]:
+    parts = label if isinstance(label, tuple) else _SEPARATORS.split(label)
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _numbers(listing: Listing, labels: Sequence[Label], notes: tuple[Problem, ...]) -> Targets | str:
+    rows = [[_number(part) for part in _parts(label)] for label in labels]
+    wrong = next((label for label, row in zip(labels, rows, strict=True) if not row or None in row), None)
+    widths = {len(row) for row in rows}
+    if wrong is not None or len(widths) > 1:
+        found = f"{wrong!r} is none" if wrong is not None else f"rows have {min(widths)} to {max(widths)} of them"
+        return f"regression needs as many numbers for each example, and {found}. Take --task classification"
+    values = tuple(tuple(value for value in row if value is not None) for row in rows)
+    name, width = listing.label or "value", widths.pop() if widths else 1
+    names = (name,) if width == 1 else tuple(f"{name} {i}" for i in range(width))
+    if len(set(values)) < 2:
+        return f"every example of {listing.name} has the same number, so there is nothing to predict. Add others"
+    return Targets("regression", names, values, (0,) * len(values), notes)
+
+
+def _label_sets(listing: Listing, sets: Sequence[Sequence[str]], notes: tuple[Problem, ...]) -> Targets | str:
+    times = Counter(name for held in sets for name in held)
+    if (barred := next((name for name in times if BETWEEN in name), None)) is not None:
+        return f"the label {barred!r} holds {BETWEEN!r}, which stands between labels. Call it something else"
+    names = listing.class_names(set(times))
+    if not names:
+        return f"no example of {listing.name} has a label. Add some, with {BETWEEN!r} between them: even|prime"
+    place = {name: i for i, name in enumerate(names)}
+    values = tuple(tuple(float(name in held) for name in names) for held in map(set, sets))
+    strata = tuple(
+        min((place[n] for n in held), key=lambda i: (times[names[i]], i), default=len(names)) for held in sets
+    )
+    none = sum(not held for held in sets)
+    if none:
+        notes += (Problem("no labels", listing.name, f"{none} of {len(sets)} have none of the labels"),)
+    return Targets("multilabel", names, values, strata, notes)
+
+
+def unlearnable(targets: Targets, examples: Sequence[Example], where: str) -> list[str]:
+    """Messages about targets that nothing can be learned from."""
+    train = [example.target for example in examples if example.split == "train"]
+    if not train:
+        return [f"{where} has no training example. Put some into the split train, then read({where})"]
+    if targets.kind == "regression":
+        return []
+    never = [name for i, name in enumerate(targets.names) if not any(target[i] for target in train)]
+    if not never:
+        return []
+    return [
+        f"no training example has the label {', '.join(map(repr, never[:10]))}. Add some, or remove it from the "
+        f"other splits, then read({where})"
+    ]
+
+
+def scarce(targets: Targets, examples: Sequence[Example], noun: str) -> Iterable[Problem]:
+    """Labels that hardly any training example has, or hardly any lacks."""
+    train = [example.target for example in examples if example.split == "train"]
+    for i, name in enumerate(targets.names if targets.kind == "multilabel" else ()):
+        held = sum(target[i] > 0 for target in train)
+        if min(held, len(train) - held) < _SMALL:
+            detail = f"{held} of {len(train)} training {noun}s have it; what is learned of it depends on luck"
+            yield Problem("small label", name, detail)
