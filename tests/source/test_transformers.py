@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from damage import mutations
 
+from damage import mutations
 from regraft.cut import join, split, trace
 from regraft.errors import MissingExtra, SourceError
 from regraft.source import Source, build, load_source, with_random_weights

@@ -245,16 +245,15 @@ def input_of(arch: str, arch_args: dict[str, Any] | None, n_classes: int, input:
     """What an architecture expects: as told, else as it says itself.
 
     Raises:
-        RunError: neither.
+        RunError: neither, or something else than pictures.
     """
-    if input is None:
-        _, input = build(arch, _arguments(arch_args, n_classes))
-    if input is None:
+    found = input or build(arch, _arguments(arch_args, n_classes))[1]
+    if not isinstance(found, InputSpec):
         raise RunError(
-            f"{arch} does not say what input it expects. "
+            f"{arch} does not say what pictures it expects. "
             f"Pass it: pretrain_supervised(data, {arch!r}, input=InputSpec(size=(3, 32, 32)), ...)."
         )
-    return input
+    return found
 
 
 def _arguments(arch_args: dict[str, Any] | None, n_classes: int) -> dict[str, Any]:
