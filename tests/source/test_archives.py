@@ -11,8 +11,8 @@ import zlib
 from pathlib import Path
 
 import pytest
-from damage import mutations
 
+from damage import mutations
 from regraft.errors import SourceError
 from regraft.source import load_source, write_source
 from regraft.source.archive import unpacked

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from damage import mutations
 from google.protobuf import text_format
 from graphs import check_laws
 
+from damage import mutations
 from regraft.data import Transform, load_pixels, read
 from regraft.errors import RegraftError, SourceError
 from regraft.source import Source, load_source

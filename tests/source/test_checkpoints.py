@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from damage import mutations
 from torch import nn
 
+from damage import mutations
 from regraft.errors import SourceError
 from regraft.source import Source, build, load_source
 from regraft.spec import InputSpec

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from damage import mutations
 
+from damage import mutations
 from regraft.cut import join, split, trace
 from regraft.errors import MissingExtra, SourceError
 from regraft.source import build, hdf5, load_source, with_random_weights

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from damage import mutations
 from graphs import check_laws
 from torch import nn
 
+from damage import mutations
 from regraft.cli.inspect import command
 from regraft.errors import RegraftError, SourceError
 from regraft.source import Source, expects, load_source, read_variables

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from damage import mutations
 from graphs import check_laws
 
+from damage import mutations
 from regraft.data import Transform, load_pixels, read
 from regraft.errors import RegraftError, SourceError
 from regraft.source import Source, load_source
