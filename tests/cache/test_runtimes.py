@@ -92,7 +92,7 @@ def test_what_openvino_cannot_convert_runs_on_pytorch() -> None:
     ],
 )
 def test_auto_converts_when_it_pays(wanted: str, device: str, n: int, side: int, name: str) -> None:
-    assert choose(wanted, device, n, (3, side, side)) == name
+    assert choose(wanted, device, n, InputSpec((3, side, side))) == name
 
 
 QUIET = """
@@ -103,6 +103,7 @@ sys.addaudithook(lambda name, args: name in NETWORK and events.append(name))
 import torch
 from torch import nn
 from regraft.cache.openvino_cpu import OpenVINORuntime
+from regraft.spec import InputSpec
 
 class One(nn.Module):
     def forward(self, x):

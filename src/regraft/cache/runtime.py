@@ -161,7 +161,7 @@ def _disagreement(chosen: Chosen, taps: list[str], reference: list[np.ndarray], 
         if theirs.shape != ours.shape:
             return f"{chosen.name} gives shape {theirs.shape} at {name}, PyTorch {ours.shape}"
         if not np.array_equal(np.isnan(theirs), np.isnan(ours)):  # which mark the places beyond an example's end
-            return f"{chosen.name} and PyTorch differ in what is not a number at {name}"
+            return f"{chosen.name} differs from PyTorch in what is not a number at {name}"
         difference = float(np.nanmax(np.abs(theirs - ours))) / max(float(np.nanstd(ours)), 1e-6)
         # Not "difference > TOLERANCE": that is false for a NaN.
         if not difference <= TOLERANCE:
