@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from regraft.cache.runtime import TOLERANCE, Chosen, build, checked, choose
+from regraft.spec import InputSpec
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 3, 16, 16), dtype=np.uint8)
 
@@ -103,7 +104,6 @@ sys.addaudithook(lambda name, args: name in NETWORK and events.append(name))
 import torch
 from torch import nn
 from regraft.cache.openvino_cpu import OpenVINORuntime
-from regraft.spec import InputSpec
 
 class One(nn.Module):
     def forward(self, x):
