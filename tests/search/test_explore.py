@@ -99,9 +99,18 @@ def test_the_best_of_the_second_round_is_tried_with_views(searched: tuple[Path, 
 def test_views_are_left_out_where_their_frozen_passes_do_not_fit(
     prospect: Prospect, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ideas, "_fixed", lambda *_: 0.0)  # of the plain picture all is there
     monkeypatch.setattr(ideas, "_seconds_an_example", lambda *_: 1e6)
     decision = search(prospect, means, tmp_path)
     assert len(decision.trials) > 1 and not [t for t in decision.trials if t.plan.recipe.views]
+
+
+def test_evaluating_on_many_examples_is_reckoned_with(prospect: Prospect, means: Means, tmp_path: Path) -> None:
+    (first, *_), *_ = (
+        list(each) for each in ideas.ideas(prospect, prospect.profile.single.fitted.head.weight.shape[0])
+    )
+    assert first.fixed > 0 and first.seconds == first.plan.seconds + first.fixed
+    assert not explore._affordable([first], first.plan.seconds)  # training alone would have been
 
 
 def test_the_chosen_trial_is_the_probe_unless_it_is_surely_worse(searched: tuple[Path, Decision], means: Means) -> None:

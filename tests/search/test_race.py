@@ -79,7 +79,7 @@ def test_the_second_goes_on_only_if_it_is_surely_better(
         (0.1, FIRST, "not surely"),
     ):
         answers = {FIRST: np.arange(100) % 2 > 0, SECOND: np.arange(100) < 100 * share}
-        monkeypatch.setattr(module, "_right_after_training", lambda each, *_, given=answers: given[each.source])
+        monkeypatch.setattr(module, "_right_after_training", lambda held, source, *_, given=answers: given[source.uri])
         found = race(tied, shapes, opened, means, folder=tmp_path / str(share), clock=enough())
         assert found[0].source == leader and said in found[0].reason
 

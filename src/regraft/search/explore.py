@@ -52,7 +52,7 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     done = [(idea, trial) for (idea, _), trial in zip(best, second, strict=True) if trial is not None]
     best = sorted(done, key=lambda pair: merit(pair[1]))[-1:] if has_views(probe.prospect) else []
     more = [viewed(idea, probe.prospect) for idea, _ in best]
-    fits = study.once("views fit the time", lambda: all(clock.spent + idea.plan.seconds <= end for idea in more))
+    fits = study.once("views fit the time", lambda: all(clock.spent + idea.seconds <= end for idea in more))
     third = [_run(idea, study, probe, means, folder, clock, short=False) for idea in more if fits]
     return [trial for trial in [*first, *second, *third] if trial is not None]
 
@@ -97,8 +97,9 @@ def _chosen(study: Study, every: Iterable[Iterator[Idea]], budget: float) -> lis
 
 def _affordable(chosen: Sequence[Idea], budget: float) -> bool:
     """Whether a short run of all, and a full one of the dearest ones that may go on, fit the time."""
-    costs = sorted((idea.plan.seconds for idea in chosen), reverse=True)
-    return SHORT * sum(costs) + sum(costs[: math.ceil(len(costs) / KEPT)]) <= budget
+    short = sum(SHORT * idea.plan.seconds + idea.fixed for idea in chosen)
+    costs = sorted((idea.seconds for idea in chosen), reverse=True)
+    return short + sum(costs[: math.ceil(len(costs) / KEPT)]) <= budget
 
 
 def _run(

@@ -18,7 +18,7 @@ from regraft.search.prospect import Prospect
 from regraft.search.starts import with_values
 from regraft.search.trial import plans_for
 from regraft.source import example_rows
-from regraft.tune import RECIPES, Plan, Recipe, frozen_prefix, tap_name
+from regraft.tune import RECIPES, Plan, Recipe, epochs_between_evaluations, frozen_prefix, tap_name
 
 # Stages below the head that are trained, for few and for many examples of a class.
 _DEPTHS = (1, 2, 4)
@@ -39,13 +39,20 @@ class Idea:
         name: unique among ideas, for people and for files.
         recipe: what to train, and how.
         probe: the head it starts from, with values.
-        plan: the recipe resolved; `plan.seconds` is the expected time, with that of further frozen passes.
+        plan: the recipe resolved; `plan.seconds` is the expected time of its updates.
+        fixed: seconds that a run takes however short it is: the frozen pass to its cut, and evaluations.
     """
 
     name: str
     recipe: Recipe
     probe: ProbeResult
     plan: Plan
+    fixed: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of a full run."""
+        return self.plan.seconds + self.fixed
 
     @property
     def params(self) -> dict[str, str | float]:
@@ -90,8 +97,18 @@ def viewed(idea: Idea, prospect: Prospect) -> Idea:
     """
     recipe = idea.recipe.with_(name=f"{idea.name}, {VIEWS} views", views=VIEWS, average_views="auto")
     examples = sum(len(prospect.features.labels(split)) for split in ("train", "val"))
-    seconds = idea.plan.seconds + (VIEWS - 1) * examples * _seconds_an_example(prospect, idea.plan)
-    return Idea(recipe.name, recipe, idea.probe, replace(idea.plan, recipe=recipe, seconds=seconds))
+    fixed = idea.fixed + (VIEWS - 1) * examples * _seconds_an_example(prospect, idea.plan)
+    return Idea(recipe.name, recipe, idea.probe, replace(idea.plan, recipe=recipe), fixed)
+
+
+def _fixed(prospect: Prospect, plan: Plan) -> float:
+    """Seconds of the frozen pass to a cut and of two evaluations at least; a few texts may have many to validate on."""
+    n_train, n_val = (len(prospect.features.labels(split)) for split in ("train", "val"))
+    evaluations = 2 + plan.n_epochs // epochs_between_evaluations(n_train, n_val)
+    # A row's forward pass is a third of its share of an update.
+    looked_at = plan.seconds / max(1, plan.updates) / plan.recipe.batch_size / 3
+    passed = 0.0 if plan.cut == "input" else (n_train + n_val) * _seconds_an_example(prospect, plan)
+    return passed + evaluations * n_val * looked_at
 
 
 def _seconds_an_example(prospect: Prospect, plan: Plan) -> float:
@@ -110,10 +127,11 @@ def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[
     for cut in _cuts(prospect, probe):
         recipe = RECIPES["finetune"].with_(cut=cut)
         (plan,) = plans_for(recipe, prospect, n_classes, probe)
+        fixed = _fixed(prospect, plan)
         for rate in _RATES:
             name = f"{_reads(probe)}, trained above {cut} at {rate:g}"
             tried = recipe.with_(name=name, lr=rate)
-            yield Idea(name, tried, probe, replace(plan, recipe=tried))
+            yield Idea(name, tried, probe, replace(plan, recipe=tried), fixed)
 
 
 def _contrastive(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
@@ -123,7 +141,7 @@ def _contrastive(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
         recipe = RECIPES["contrastive"]
         recipe = recipe.with_(name=f"{recipe.name} above {cut}", cut=cut)
         (plan,) = plans_for(recipe, prospect, n_classes, None)
-        yield Idea(recipe.name, recipe, single, plan)
+        yield Idea(recipe.name, recipe, single, plan, _fixed(prospect, plan))
 
 
 def _starts(prospect: Prospect) -> Iterator[ProbeResult]:

@@ -53,7 +53,7 @@ def race(
     """
 
     def judge(each: Ranked, seconds: float) -> np.ndarray | None:
-        return _right_after_training(each, without_test(data), open_source(each.source), means, seconds)
+        return _right_after_training(without_test(data), open_source(each.source), means, seconds)
 
     study, (first, second) = Study(folder / STUDY), ranked[:2]
     better, other = sorted((first, second), key=lambda each: -each.accuracy)
@@ -85,13 +85,10 @@ def _settle(first: Ranked, second: Ranked, judge: Judge, seconds: float) -> dict
     return {"source": first.source, "said": f"in a short race {second.source} was not surely better ({measured})"}
 
 
-def _right_after_training(
-    each: Ranked, held: Dataset, source: Source, means: Means, seconds: float
-) -> np.ndarray | None:
+def _right_after_training(held: Dataset, source: Source, means: Means, seconds: float) -> np.ndarray | None:
     """Which examples (N,) the short run of the search's first idea gets right without them; None without time.
 
     Args:
-        each: the source, ranked.
         held: the examples without the test split.
         source: the network.
         means: as in `race`.
@@ -100,7 +97,7 @@ def _right_after_training(
     prospect, n_classes = look_at(held, source, means), len(held.classes)
     idea = next((idea for deeper in ideas(prospect, n_classes) for idea in deeper), None)
     # The folds come to as many trainings on all rows; before them, one frozen pass to the cut.
-    if idea is None or SHORT * idea.plan.seconds * N_FOLDS + len(held) * each.seconds > seconds:
+    if idea is None or SHORT * idea.plan.seconds * N_FOLDS + idea.fixed > seconds:
         return None
     trial = train_trial(prospect, shortened(idea), n_classes, means, probe=idea.probe)
     return np.concatenate([right_held_out(trial, means), right(trial, "val")])

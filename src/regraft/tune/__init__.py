@@ -8,7 +8,7 @@ pictures gives the same history; a run that was killed and resumed ends like one
 
 from regraft.tune.gradual import steps, train_steps, whole
 from regraft.tune.history import History, HistoryRow
-from regraft.tune.loop import Event, train
+from regraft.tune.loop import Event, epochs_between_evaluations, train
 from regraft.tune.network import Network, feature_width, full_network, network_above
 from regraft.tune.plan import Plan, PlanRow, plan_whole, tap_name
 from regraft.tune.recipe import Recipe
@@ -35,6 +35,7 @@ __all__ = [
     "Rows",
     "ViewRows",
     "choose_taps",
+    "epochs_between_evaluations",
     "feature_width",
     "fresh_head",
     "frozen_prefix",

@@ -101,11 +101,11 @@ def train(
         network.cpu().to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
 
 
-def _epochs_between_evaluations(n_train: int, n_val: int) -> int:
+def epochs_between_evaluations(n_train: int, n_val: int) -> int:
     """So many that evaluation takes about a fifth of the time at most: a row costs three times as much to train on.
 
     Example:
-        >>> _epochs_between_evaluations(50, 360), _epochs_between_evaluations(1000, 300)
+        >>> epochs_between_evaluations(50, 360), epochs_between_evaluations(1000, 300)
         (10, 1)
     """
     return max(1, round(4 * n_val / (3 * n_train)))
@@ -129,7 +129,7 @@ class _Loop:
         self.train, self.val = train, val
         self.seed, self.device, self.checkpoint, self.tell = seed, torch.device(device), checkpoint, tell
         self.epoch = self.updates = 0
-        self.every = _epochs_between_evaluations(len(train), len(val) if val is not None else 0)
+        self.every = epochs_between_evaluations(len(train), len(val) if val is not None else 0)
         self.rows: list[HistoryRow] = []
         self.best: list[tuple[HistoryRow, State]] = []  # the best first; more than one for a soup
         self.objective = Objective(plan.recipe, train.labels, plan.n_classes, plan.task)
