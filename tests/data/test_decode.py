@@ -132,5 +132,5 @@ def test_memory_does_not_grow_with_the_number_of_pictures():
         return top
 
     peak(64)  # whatever is allocated once
-    # The list of indices is all that grows; kept, the pictures would be 6 MB. How many threads hold one at a time is luck.
+    # The list of indices is all that grows; kept, the pictures would be 6 MB. How many are held at a time is luck.
     assert peak(2000) < 2 * peak(200) + 2000 * 8
