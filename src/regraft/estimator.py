@@ -7,20 +7,54 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted
 
-from regraft.artifact import Classifier, load
+from regraft.artifact import load
 from regraft.data import Dataset, read
 from regraft.job import EMBEDDED, Job
 from regraft.transfer import transfer
 
 
-class TransferClassifier(ClassifierMixin, BaseEstimator):
+class _Transfer(BaseEstimator):
+    """What both estimators are asked, and the run that answers."""
+
+    def __init__(
+        self,
+        source: str = EMBEDDED,
+        recipe: str = "auto",
+        time_limit: float | None = None,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.source = source
+        self.recipe = recipe
+        self.time_limit = time_limit
+        self.seed = seed
+        self.device = device
+
+    def _carry_out(self, data: Dataset) -> None:
+        """Keep the metrics of a run, and its model."""
+        with tempfile.TemporaryDirectory(prefix="regraft-") as folder:
+            job = Job(
+                data="arrays",
+                source=(self.source,),
+                recipe=self.recipe,
+                time_limit=self.time_limit,
+                seed=self.seed,
+                device=self.device,  # type: ignore[arg-type]  (checked where it is used)
+                evidence="off",
+                out=Path(folder) / "run",
+            )
+            outcome = transfer(job, data=data)
+            self.metrics_, self.model_ = outcome.metrics, load(outcome.folder / "model")
+
+
+class TransferClassifier(ClassifierMixin, _Transfer):
     """Reuses a pretrained network on pictures in an array.
 
     A tenth of the rows is kept back for choosing, and a tenth for the run's own report; score it with
@@ -45,20 +79,6 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         True
     """
 
-    def __init__(
-        self,
-        source: str = EMBEDDED,
-        recipe: str = "auto",
-        time_limit: float | None = None,
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.source = source
-        self.recipe = recipe
-        self.time_limit = time_limit
-        self.seed = seed
-        self.device = device
-
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Find out what to reuse for these pictures and train the rest.
 
@@ -69,7 +89,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = unique_labels(y)
         codes = np.searchsorted(self.classes_, y)
         data = read((np.asarray(X), codes), val_fraction=0.1, test_fraction=0.1)
-        self.metrics_, self.model_ = _carried_out(self, data)
+        self._carry_out(data)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
@@ -82,7 +102,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 
-class TransferRegressor(RegressorMixin, BaseEstimator):
+class TransferRegressor(RegressorMixin, _Transfer):
     """Reuses a pretrained network to predict numbers from pictures in an array.
 
     A tenth of the rows is kept back for choosing, and a tenth for the run's own report; score it with
@@ -106,20 +126,6 @@ class TransferRegressor(RegressorMixin, BaseEstimator):
         True
     """
 
-    def __init__(
-        self,
-        source: str = EMBEDDED,
-        recipe: str = "auto",
-        time_limit: float | None = None,
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.source = source
-        self.recipe = recipe
-        self.time_limit = time_limit
-        self.seed = seed
-        self.device = device
-
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Find out what to reuse for these pictures and train the rest.
 
@@ -129,7 +135,7 @@ class TransferRegressor(RegressorMixin, BaseEstimator):
         """
         self._one = np.ndim(y) == 1
         data = read((np.asarray(X), np.asarray(y)), val_fraction=0.1, test_fraction=0.1, task="regression")
-        self.metrics_, self.model_ = _carried_out(self, data)
+        self._carry_out(data)
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -137,20 +143,3 @@ class TransferRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         values = self.model_.predict_values(np.asarray(X))
         return values[:, 0] if self._one else values
-
-
-def _carried_out(asked: TransferClassifier | TransferRegressor, data: Dataset) -> tuple[dict[str, Any], Classifier]:
-    """The metrics of a run, and its model."""
-    with tempfile.TemporaryDirectory(prefix="regraft-") as folder:
-        job = Job(
-            data="arrays",
-            source=(asked.source,),
-            recipe=asked.recipe,
-            time_limit=asked.time_limit,
-            seed=asked.seed,
-            device=asked.device,  # type: ignore[arg-type]  (checked where it is used)
-            evidence="off",
-            out=Path(folder) / "run",
-        )
-        outcome = transfer(job, data=data)
-        return outcome.metrics, load(outcome.folder / "model")
