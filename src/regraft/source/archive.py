@@ -10,7 +10,6 @@ import gzip
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,10 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
-import torch
-
-from regraft.digest import digest_file
 from regraft.errors import SourceError
+from regraft.source.made import made_once
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz")
 # Weights hardly shrink, so an archive that grows more than this is no archive of weights.
@@ -48,23 +45,7 @@ def unpacked(path: Path) -> Path:
     Raises:
         SourceError: it is damaged, too big, or holds something else than plain files and folders.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints" / "regraft" / "unpacked" / digest_file(path)[:32]
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as new:
-            inside = Path(new) / "folder"
-            inside.mkdir()
-            _unpack(path, inside)
-            _rename(inside, folder)
-    return _single(folder)
-
-
-def _rename(new: Path, folder: Path) -> None:
-    try:
-        new.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # another process was faster, and the content is the same
-            raise
+    return _single(made_once(path, "unpacked", _unpack))
 
 
 def _single(folder: Path) -> Path:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -24,10 +23,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-import torch
 
-from regraft.digest import digest_file
 from regraft.errors import SourceError
+from regraft.source.made import made_once
 
 VECTOR_FILES = (".vec", ".vec.gz")  # endings that mean nothing else
 _MAYBE = (".txt", ".bin", ".gz")
@@ -85,25 +83,10 @@ def read_vectors(path: Path) -> VectorTable:
     """
     if not path.is_file():
         raise SourceError(f"there is no file of word vectors at {path}. Pass one: load_source('vectors:glove.txt')")
-    folder = Path(torch.hub.get_dir()) / "checkpoints" / "regraft" / "vectors" / digest_file(path)[:32]
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as new:
-            inside = Path(new) / "table"
-            inside.mkdir()
-            _convert(path, inside)
-            _put(inside, folder)
+    folder = made_once(path, "vectors", _convert)
     facts = json.loads((folder / "words.json").read_text(encoding="utf-8"))
     table = np.load(folder / "table.npy", mmap_mode="c")
     return VectorTable(tuple(facts["words"]), table, tuple(facts["repeated"]))
-
-
-def _put(inside: Path, folder: Path) -> None:
-    try:
-        inside.rename(folder)
-    except OSError:  # another process was first
-        if not folder.is_dir():
-            raise
 
 
 def _convert(path: Path, folder: Path) -> None:
