@@ -34,6 +34,8 @@ class Cell:
         source: URI of the pretrained network.
         side: pixels, where the pictures are not fed at the source's own size.
         per_class: (validation, test) examples of each class; None keeps what the data set has.
+        spare: validation examples of each class, taken from the training examples that were not drawn; what the data
+            set has for validation is then tested on as well. For a data set with few examples to test on.
     """
 
     data: str
@@ -41,6 +43,7 @@ class Cell:
     source: str = IMAGENET
     side: int | None = None
     per_class: tuple[int, int] | None = None
+    spare: int | None = None
 
     @property
     def name(self) -> str:
@@ -69,8 +72,8 @@ CELLS = {
         Cell("sign_digits", 5),
         Cell("sign_digits", 10),
         Cell("sign_digits", 25),
-        Cell("ants_bees", 5),
-        Cell("ants_bees", 25),
+        Cell("ants_bees", 5, spare=40),
+        Cell("ants_bees", 25, spare=40),
         Cell("cifar10", 10, side=96, per_class=(20, 100)),
         Cell("digits", 5, source=EMBEDDED),
     )
@@ -82,8 +85,10 @@ def write(cell: Cell, seed: int, root: Path) -> Path:
     folder = root / f"{cell.name}-s{seed}"
     if (folder / CELL).is_file():
         return folder
-    data = read(cell.data if cell.data == "digits" else DATA / "datasets" / cell.data)
-    data = _smaller(data.per_class(cell.k, seed), cell.per_class)
+    whole = read(cell.data if cell.data == "digits" else DATA / "datasets" / cell.data)
+    data = _smaller(whole.per_class(cell.k, seed), cell.per_class)
+    if cell.spare:
+        data = _all_tested(data, _left_over(whole, data, cell.spare))
     for i, example in enumerate(data.examples):
         target = folder / example.split / data.classes[example.label]
         target.mkdir(parents=True, exist_ok=True)
@@ -101,6 +106,20 @@ def _smaller(data: Dataset, per_class: tuple[int, int] | None) -> Dataset:
     n_val, n_test = per_class
     kept = [*_lowest(data, "train", None), *_lowest(data, "val", n_val), *_lowest(data, "test", n_test)]
     return replace(data, examples=tuple(kept))
+
+
+def _left_over(whole: Dataset, data: Dataset, n: int) -> list[Example]:
+    """n training examples of each class that were not drawn."""
+    drawn = {example.key for example in data.split("train").examples}
+    rest = tuple(e for e in whole.split("train").examples if e.key not in drawn)
+    return [*_lowest(replace(whole, examples=rest), "train", n)]
+
+
+def _all_tested(data: Dataset, val: Sequence[Example]) -> Dataset:
+    """Other examples to validate on, and all that were not trained on to test on."""
+    splits = {"train": "train", "val": "test", "test": "test"}
+    kept = [replace(e, split=splits[e.split]) for e in data.examples]
+    return replace(data, examples=(*kept, *(replace(e, split="val") for e in val)))
 
 
 def _lowest(data: Dataset, split: str, n: int | None) -> Sequence[Example]:
