@@ -1,64 +1,121 @@
-"""What auto chose, and what the best of all that it tried would have been on the test split.
+"""What auto chose, and what the best of everything that we have would have been on the test split.
 
-    python benchmarks/peers/regret.py CELL [SEED ...]
+    python benchmarks/peers/regret.py [--cells NAME ...] [--seeds N ...]
 
-The search is made again and every trial is measured on the test split, which the search itself never reads, and so
-is the best probe of every stage. Regret is the best of these on the test split minus what was chosen: the best of
-many on one small split is flattered, so some regret is luck that no search could have had.
+Every idea that auto can have is trained in full, whatever its price, and so is every recipe with a name; the best of
+each stage's probes is judged too. The oracle chooses among them by *test* accuracy, which auto never reads: the best of
+many on one small split is flattered, so some regret is luck that no search could have had. Auto's own figure is that of
+`run.py`, for the same seed. Each line of benchmarks/results/regret.jsonl is one trial; a trial that is there is not made
+again, so the search can be stopped and made in pieces.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 from cells import CELLS, Cell, write
-from common import scratch_folder
-from results import markdown
-from run import WORK
+from common import HERE, machine, scratch_folder
+from results import AUTO, Table, markdown
+from run import RESULTS, WORK
 
 from regraft.job import Job, examples, means, sources
 from regraft.run import Silent
-from regraft.search import Clock, Prospect, decide, describe_probe, look_at, probe_trial
-from regraft.search.ideas import with_values
+from regraft.search import Means, Prospect, describe_probe, look_at, probe_trial, train_trial
+from regraft.search.ideas import has_views, ideas, viewed
+from regraft.search.starts import probe_for, with_values
 from regraft.search.trial import Trial, right
 from regraft.tune import RECIPES
 
+LOG = HERE / "results" / "regret.jsonl"
+REPORT = HERE / "results" / "regret.md"
+NAMED = ("finetune", "gradual", "naive")
+Make = Callable[[], Trial]
 
-def judged(cell: Cell, seed: int, work: Path) -> list[list[str]]:
-    """A row for each trial, best on the test split first."""
+
+def trials(prospect: Prospect, used: Means) -> Iterator[tuple[str, Make]]:
+    """Everything that can be done with a source short of training it anew, by name; made when it is called."""
+    n_classes = len(prospect.features.data.classes)
+    for result in dict.fromkeys([prospect.profile.best, prospect.profile.single, *prospect.profile.per_stage()]):
+        recipe = RECIPES["probe"].with_(name=f"probe: {describe_probe(result)}")
+        yield recipe.name, lambda r=result, recipe=recipe: probe_trial(prospect, recipe, n_classes, _full(prospect, r))
+    for idea in (idea for deeper in ideas(prospect, n_classes) for idea in deeper):
+        for one in (idea, viewed(idea, prospect)) if has_views(prospect) else (idea,):
+            yield one.name, lambda o=one: train_trial(prospect, o.recipe, n_classes, used, probe=o.probe)
+    for name in NAMED:
+        probe = probe_for(prospect, RECIPES[name])
+        yield name, lambda n=name, p=probe: train_trial(prospect, RECIPES[n], n_classes, used, probe=p)
+
+
+def _full(prospect: Prospect, result: Any) -> Any:
+    return result if result is prospect.profile.best else with_values(prospect, result)
+
+
+def make(cell: Cell, seed: int, cache: Path) -> None:
+    """All trials of a cell that are not there yet."""
     spec = cell.input if cell.side else None
     given = {"input_size": spec.size, "mean": spec.mean, "std": spec.std} if spec else {}
-    job = Job(data=str(write(cell, seed, WORK)), source=(cell.source,), seed=seed, cache=work / "cache", **given)
-    clock, data = Clock(time.monotonic()), examples(job)
+    job = Job(data=str(write(cell, seed, WORK)), source=(cell.source,), seed=seed, cache=cache, **given)
+    data = examples(job)
+    known = {line["trial"] for line in lines() if (line["cell"], line["seed"]) == (cell.name, seed)}
     with means(job, Silent()) as used:
-        prospect = look_at(data, *sources(job), used)
-        decision = decide(prospect, None, len(data.classes), used, folder=work / "run", clock=clock)
-        trials = [*((t, t is decision.chosen) for t in decision.trials), *((t, False) for t in _stages(prospect))]
-        rows = [[100 * right(t, "test").mean(), 100 * t.val_accuracy, t.name, "chosen" if c else ""] for t, c in trials]
-    rows.sort(key=lambda row: -row[0])
-    return [[cell.name, str(seed), name, f"{val:.1f}", f"{test:.1f}", chosen] for test, val, name, chosen in rows]
+        prospect = look_at(data, *sources(job, data), used)
+        for name, trial in trials(prospect, used):
+            if name in known:
+                continue
+            began = time.perf_counter()
+            made = trial()
+            accuracies = {"val": made.val_accuracy, "test": float(right(made, "test").mean())}
+            seconds = round(time.perf_counter() - began, 1)
+            line = {"cell": cell.name, "seed": seed, "trial": name, **accuracies, "seconds": seconds}
+            with LOG.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            print(line, flush=True)
 
 
-def _stages(prospect: Prospect) -> Iterator[Trial]:
-    """The best probe of every stage, and the best that is no average."""
-    n_classes = len(prospect.features.data.classes)
-    for result in [prospect.profile.single, *prospect.profile.per_stage()]:
-        recipe = RECIPES["probe"].with_(name=f"probe: {describe_probe(result)}")
-        yield probe_trial(prospect, recipe, n_classes, with_values(prospect, result))
+def lines() -> list[dict[str, Any]]:
+    """All trials so far."""
+    return [json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()] if LOG.is_file() else []
+
+
+def write_report() -> None:
+    """Print the table of all cells so far and keep it."""
+    table, rows, regrets = Table(RESULTS.lines().values()), [], []
+    for cell in CELLS:
+        auto = table.default(cell, AUTO)
+        for seed, run in sorted(auto.runs.items()) if auto else ():
+            tried = [line for line in lines() if (line["cell"], line["seed"]) == (cell, seed)]
+            if not tried:
+                continue
+            oracle = max(tried, key=lambda line: line["test"])
+            by_validation = max(tried, key=lambda line: line["val"])
+            regrets.append(100 * (oracle["test"] - run.accuracy))
+            shown = [run.accuracy, oracle["test"], by_validation["test"]]
+            numbers = [f"{100 * accuracy:.1f}" for accuracy in shown]
+            rows.append([cell, str(seed), str(len(tried)), *numbers, f"{regrets[-1]:+.1f}", oracle["trial"]])
+    if regrets:
+        rows.append(["mean", "", "", "", "", "", f"{mean(regrets):+.1f}", ""])
+    header = ["cell", "seed", "trials", "auto", "oracle", "best on validation", "regret, points", "the oracle's choice"]
+    text = f"# regret\n\nMade by `python benchmarks/peers/regret.py`; {machine()}. Test accuracy, %.\n\n"
+    REPORT.write_text(text + markdown(header, rows) + "\n", encoding="utf-8")
+    print(REPORT.read_text(encoding="utf-8"))
 
 
 def main() -> None:
-    cell, seeds = CELLS[sys.argv[1]], [int(seed) for seed in sys.argv[2:]] or [0]
-    for seed in seeds:
-        with scratch_folder() as work:
-            rows = judged(cell, seed, work)
-        chosen = next(row for row in rows if row[-1])
-        print(markdown(["cell", "seed", "trial", "validation, %", "test, %", ""], rows))
-        print(json.dumps({"cell": cell.name, "seed": seed, "regret": float(rows[0][4]) - float(chosen[4])}), flush=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", nargs="*", default=list(CELLS), choices=list(CELLS), metavar="NAME")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    asked = parser.parse_args()
+    for cell in (CELLS[name] for name in asked.cells):
+        for seed in asked.seeds:
+            with scratch_folder() as cache:
+                make(cell, seed, cache)
+    write_report()
 
 
 if __name__ == "__main__":

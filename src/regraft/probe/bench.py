@@ -23,6 +23,7 @@ from regraft.probe.logistic import logistic
 from regraft.probe.results import ProbeResult, judged
 from regraft.probe.ridge import ridge
 from regraft.probe.rows import Block, quick_space, row_space, standardise
+from regraft.probe.selected import selected
 
 # Candidates fitted at the same time; each holds its features in memory.
 _MOST_WORKERS = 4
@@ -125,7 +126,9 @@ def fit(
     seed: int,
     task: Task = CLASSIFICATION,
 ) -> Fitted:
-    """A head of one of `HEADS` on features (N, D), or on standardised blocks laid side by side."""
+    """A head of one of `HEADS`, or "selected", on features (N, D), or on standardised blocks laid side by side."""
+    if head == "selected":
+        return selected([standardise(X)] if isinstance(X, np.ndarray) else X, y, n_classes, seed=seed)
     if head == "lda":
         return lda(quick_space(X), y, n_classes)
     if head == "ridge":

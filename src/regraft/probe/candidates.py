@@ -37,7 +37,7 @@ class Candidate:
 
     Args:
         taps: where the features come from.
-        head: "lda", "ridge" or "logistic"; "average" for the mean of other candidates' heads.
+        head: "lda", "ridge", "logistic" or "selected"; "average" for the mean of other candidates' heads.
         members: those other candidates; their taps are among `taps`.
         widths: of an average, how many features come from each of `taps`.
     """

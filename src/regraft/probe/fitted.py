@@ -22,8 +22,8 @@ class Fitted:
 
     Args:
         head: scores in, softmax of them are probabilities.
-        name: "ridge", "logistic" or "lda".
-        settings: what was chosen (lambda, C, shrinkage) and the temperature; plain JSON.
+        name: "ridge", "logistic", "lda", "selected" or "average".
+        settings: what was chosen (lambda, C, shrinkage, share of the features) and the temperature; plain JSON.
         cv_accuracy: mean merit (of classes: fraction right) of training examples, each judged by a head that had not
             seen it.
         cv_log_loss: their mean loss (`Task.losses`).

@@ -13,7 +13,9 @@ import numpy as np
 from regraft.cache import Tap
 from regraft.cut import Traced
 from regraft.probe.candidates import MOST_NUMBERS, Candidate, candidates, tap_width
+from regraft.probe.logistic import N_FOLDS
 from regraft.probe.results import ProbeResult
+from regraft.probe.selected import SHARES
 
 TapSet = tuple[Tap, ...]
 
@@ -84,6 +86,8 @@ class Costs:
             return product + small**3
         if head == "ridge":
             return product + _EIGEN * small**3
+        if head == "selected":
+            return N_FOLDS * (product + (1 + len(SHARES)) * float(self.n_rows) ** 3)
         return product + _EIGEN * small**3 + _LOGISTIC_STEPS * 4.0 * self.n_rows * small * self.n_classes
 
 

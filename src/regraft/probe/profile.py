@@ -1,11 +1,12 @@
 """The depth profile: which stages, on which grid, under which head, hold what the new task needs.
 
-Three rounds, each only for what the last one left standing:
+Rounds, each only for what the last one left standing:
 
 1. LDA on every set of taps: one Cholesky factor each, and an exact leave-one-out. With many rows, first on some
    of them, and on all rows only what did best there.
 2. Ridge on the best sets and the last layer.
 3. Logistic regression, which needs cross-validation, on the very best and the last layer.
+4. LDA on the features that matter most (`selected`), for classes, on the sets that join the most stages.
 
 Where any number of labels may hold, or targets are numbers, ridge takes LDA's place, and numbers end there. In place of
 right or wrong stands the merit of each example (`data.task`).
@@ -32,7 +33,7 @@ from regraft.data import CLASSIFICATION, Task
 from regraft.errors import DataError
 from regraft.probe.average import LARGEST, average, averaged, columns_of
 from regraft.probe.bench import Bench, fit
-from regraft.probe.candidates import HEADS_OF, Candidate, Features, derived
+from regraft.probe.candidates import HEADS, HEADS_OF, Candidate, Features, derived
 from regraft.probe.fitted import Fitted
 from regraft.probe.limits import Costs, TapSet, few_rows, worth_all_rows
 from regraft.probe.results import ProbeResult, select, without_values
@@ -41,6 +42,7 @@ from regraft.probe.rows import one_thread, standardise
 # Sets of features that go into the second and third round, the last layer not counted.
 _RIDGES = 8
 _LOGISTICS = 2
+_SELECTABLE = 3  # stages, joined: fewer hold nothing that is worth choosing among
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,16 @@ def _rounds(
         standing = sets[1:] if head == heads[0] else _standing(sets[0], results, most)
         for result in bench.judge_all(costs.within(head, standing), deadline, costs.is_wide):
             results = _without_ballast([*results, result])
+    if heads == HEADS:
+        for result in bench.judge_all(costs.within("selected", _widest_joins(sets)), deadline, costs.is_wide):
+            results = _without_ballast([*results, result])
     return results
+
+
+def _widest_joins(sets: Sequence[TapSet]) -> list[TapSet]:
+    """The sets that join the most stages, one for each grid; none where a network has few."""
+    most = max(len(taps) for taps in sets)
+    return [taps for taps in sets if len(taps) == most >= _SELECTABLE]
 
 
 def _standing(last: TapSet, results: Sequence[ProbeResult], most: int) -> list[TapSet]:
