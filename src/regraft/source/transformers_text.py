@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from regraft.data.text import Pair, SubwordTokenizer, tokens_of
 from regraft.errors import SourceError
 from regraft.source.arch import build
 from regraft.source.pooling import Pooling, UnitLength
@@ -68,12 +70,16 @@ def open_text(folder: Path, fields: dict[str, Any], weights: Path | None, reques
         model, report = loaded(kind, fields, tensors, weights, **_without_pooler(kind))
         check_fit(kind, report, weights)
         model = _as_network(model, arch_args)
+    spec = request.input or _input(transformer_folder(folder), model, how)
+    if (separator := _separator(spec, kind, model)) is not None:
+        arch_args["separator"] = separator
+        model.segments = Segments(separator)
     return make_source(
         request.uri,
         arch,
         arch_args,
         model,
-        request.input or _input(transformer_folder(folder), model, how),
+        spec,
         classes=classes,
         licence=licence(folder),
         origin=str(fields.get("_name_or_path") or "") if weights else "",
@@ -128,24 +134,73 @@ def _without_pooler(kind: type[nn.Module]) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
 
 
+class Segments(nn.Module):
+    """Which text of a pair each token belongs to: 0 up to the first separator, 1 after it.
+
+    BERT's kind adds an embedding of its own to the tokens of the second text (Devlin et al., 2018, arXiv:1810.04805).
+
+    Args:
+        separator: the token between the texts; None for networks that do not tell them apart.
+
+    Example:
+        >>> Segments(separator=3)(torch.tensor([[2, 7, 3, 8, 9, 3], [2, 7, 8, 9, 9, 3]]))["token_type_ids"]
+        tensor([[0, 0, 0, 1, 1, 1],
+                [0, 0, 0, 0, 0, 0]])
+    """
+
+    def __init__(self, separator: int | None) -> None:
+        super().__init__()
+        self.separator = separator
+
+    def forward(self, ids: Tensor) -> dict[str, Tensor]:
+        """(B, L) ids to what transformers is given beside them: `token_type_ids` (B, L), or nothing."""
+        if self.separator is None:
+            return {}
+        ends = (ids == self.separator).to(torch.int64)
+        return {"token_type_ids": (ends.cumsum(1) - ends).clamp(max=1)}
+
+
+def _separator(spec: TextSpec, kind: type[nn.Module], model: nn.Module) -> int | None:
+    """The token that ends the first text of a pair; None if the network or its tokenizer does not number the texts.
+
+    It is read off a pair, and seen to give the numbers that the tokenizer gives.
+    """
+    numbered = "token_type_ids" in inspect.signature(kind.forward).parameters
+    if not numbered or getattr(model.config, "type_vocab_size", 0) < 2:
+        return None
+    tokenizer = tokens_of(spec)
+    if not isinstance(tokenizer, SubwordTokenizer):
+        return None
+    ids, numbers = tokenizer.numbered(Pair("a", "a"))
+    if 1 not in numbers or numbers[0] != 0:
+        return None
+    separator = ids[numbers.index(1) - 1]
+    found = Segments(separator)(torch.tensor([ids]))["token_type_ids"]
+    return separator if found[0].tolist() == numbers else None
+
+
 class TextEncoder(nn.Module):
     """Mixed into a class of transformers: token ids in, one row per text out; names stay transformers' own."""
 
+    segments: Segments
     pooling: nn.Module
     unit_length: nn.Module
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, L) ids and (B, L) ones and zeros to features (B, D)."""
-        hidden = super().forward(input_ids=ids, attention_mask=mask).last_hidden_state  # type: ignore[misc]
-        return self.unit_length(self.pooling(hidden, mask))
+        found = super().forward(input_ids=ids, attention_mask=mask, **self.segments(ids))  # type: ignore[misc]
+        return self.unit_length(self.pooling(found.last_hidden_state, mask))
 
 
 class TextClassifier(nn.Module):
     """Mixed into a class of transformers with a classifier: token ids in, logits out."""
 
+    segments: Segments
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, L) ids and (B, L) ones and zeros to logits (B, K)."""
-        return super().forward(input_ids=ids, attention_mask=mask).logits  # type: ignore[misc]
+        found = super().forward(input_ids=ids, attention_mask=mask, **self.segments(ids))  # type: ignore[misc]
+        return found.logits
 
 
 class DecoderClassifier(nn.Module):
@@ -171,6 +226,7 @@ def _as_network(model: nn.Module, arch_args: Mapping[str, Any]) -> nn.Module:
     elif hasattr(model, "score"):
         mixin = DecoderClassifier
         model.pooling = Pooling(["lasttoken"])
+    model.segments = Segments(arch_args.get("separator"))
     model.__class__ = type(base.__name__, (mixin, base), {"__module__": base.__module__})
     return model
 

@@ -57,6 +57,11 @@ class SubwordTokenizer:
         """Ids of at most `length` tokens; a pair is joined as the tokenizer joins pairs."""
         return _encoded(self._cutting, text).ids
 
+    def numbered(self, text: Opened) -> tuple[list[int], list[int]]:
+        """Ids of the uncut text, and for each the number that the tokenizer gives its part of a pair."""
+        found = _encoded(self._whole, text)
+        return found.ids, found.type_ids
+
     def examine(self, text: Opened) -> Tokens:
         """How many tokens there are, and what is unknown."""
         found = _encoded(self._whole, text)
