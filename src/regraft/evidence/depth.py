@@ -89,7 +89,13 @@ def _plan(case: Case, recipe: Recipe, cut: str) -> Plan:
     prospect = case.chosen.prospect
     n_classes = len(case.data.classes)
     return resolve(
-        recipe.with_(cut=cut), prospect.source, prospect.traced, n_classes, n_train=case.n_train, task=case.data.task
+        recipe.with_(cut=cut),
+        prospect.source,
+        prospect.traced,
+        n_classes,
+        n_train=case.n_train,
+        task=case.data.task,
+        length=prospect.features.length,
     )
 
 

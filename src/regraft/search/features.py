@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import numpy as np
 from regraft.cache import FeatureCache, PassReport, Tap, default_root, frozen_pass
 from regraft.cut import Traced
 from regraft.data import SPLITS, Dataset, Problem, transform_for
+from regraft.data.text import padded_length
 from regraft.probe import derived
 from regraft.run import Listener, Silent
 from regraft.source import Source
+from regraft.spec import TextSpec
 from regraft.tune import CacheRows
 
 
@@ -93,6 +96,12 @@ class Features:
     def labels(self, split: str) -> np.ndarray:
         """What heads learn, of one split: class indices (N,), or labels or standardised numbers (N, K)."""
         return self.data.split(split).y
+
+    @cached_property
+    def length(self) -> int | None:
+        """Of texts, the tokens that a batch for training is padded to; None where all rows are of one shape."""
+        spec = self._source.input
+        return padded_length(self.data.split("train"), spec) if isinstance(spec, TextSpec) else None
 
     def fill(self, taps: Sequence[Tap], splits: Sequence[str] = SPLITS, view: int = 0) -> None:
         """Compute what is missing at some taps, in one pass over one view of the examples of some splits.

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from regraft.probe import ProbeResult
@@ -27,7 +26,6 @@ _DEEPER = (8,)
 MANY_PER_CLASS = 50
 _KINDS_OF_NUMBERS = 10  # numbers are learned from about as many examples as so many classes
 _RATES = (3e-4, 1e-3)
-_CHARACTERS = 4.5  # of a token of English text, the space with it
 # A last layer further behind the best probe than this is not worth training up to.
 _FAR = 0.15
 VIEWS = 4  # of each picture, where the best idea is tried with views
@@ -143,14 +141,7 @@ def _contrastive(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
         recipe = RECIPES["contrastive"]
         recipe = recipe.with_(name=f"{recipe.name} above {cut}", cut=cut)
         (plan,) = plans_for(recipe, prospect, n_classes, None)
-        plan = replace(plan, seconds=plan.seconds * _longer(prospect))
         yield Idea(recipe.name, recipe, single, plan, _fixed(prospect, plan))
-
-
-def _longer(prospect: Prospect) -> float:
-    """How many times as long as the traced text, on which a plan's update was timed, texts in a batch are padded to."""
-    tokens = np.percentile(prospect.features.data.split("train").lengths, 95) / _CHARACTERS
-    return max(1.0, float(tokens) / prospect.traced.cuts[0].shape[0])
 
 
 def _starts(prospect: Prospect) -> Iterator[ProbeResult]:

@@ -236,5 +236,14 @@ def probabilities(network: Network, rows: Rows, batch_size: int = 256, *, task: 
 
 def plans_for(recipe: Recipe, prospect: Prospect, n_classes: int, probe: ProbeResult | None) -> tuple[Plan, ...]:
     """The plans that a recipe comes to on a prospect: one, or one for each step of gradual unfreezing."""
-    n_train, task = len(prospect.features.labels("train")), prospect.features.data.task
-    return steps(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train, task=task)
+    features = prospect.features
+    return steps(
+        recipe,
+        prospect.source,
+        prospect.traced,
+        n_classes,
+        probe=probe,
+        n_train=len(features.labels("train")),
+        task=features.data.task,
+        length=features.length,
+    )

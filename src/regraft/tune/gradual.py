@@ -38,6 +38,7 @@ def steps(
     probe: ProbeResult | None = None,
     n_train: int,
     task: Task = CLASSIFICATION,
+    length: int | None = None,
 ) -> tuple[Plan, ...]:
     """The plans of a recipe in the order in which they run: one, or one for each cut that is unfrozen in turn.
 
@@ -50,6 +51,7 @@ def steps(
         probe: likewise.
         n_train: likewise.
         task: likewise.
+        length: likewise.
 
     Raises:
         RecipeError: as `resolve`.
@@ -65,15 +67,19 @@ def steps(
         >>> [(plan.cut, plan.n_epochs) for plan in plans]
         [('block2', 3), ('stem', 2), ('input', 2)]
     """
+
+    def one(part: Recipe) -> Plan:
+        return resolve(part, source, traced, n_classes, probe=probe, n_train=n_train, task=task, length=length)
+
     if not recipe.unfreeze:
-        return (resolve(recipe, source, traced, n_classes, probe=probe, n_train=n_train, task=task),)
+        return (one(recipe),)
     cuts = _cuts(recipe, traced, choose_taps(recipe, traced, probe))
     epochs, rest = divmod(max(recipe.epochs, len(cuts)), len(cuts))
     updates = math.ceil(recipe.min_updates / len(cuts))
     parts = [
         recipe.with_(cut=c, unfreeze=0, epochs=epochs + (i < rest), min_updates=updates) for i, c in enumerate(cuts)
     ]
-    return tuple(resolve(part, source, traced, n_classes, probe=probe, n_train=n_train, task=task) for part in parts)
+    return tuple(map(one, parts))
 
 
 def whole(recipe: Recipe, plans: Sequence[Plan]) -> Plan:

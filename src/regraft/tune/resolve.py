@@ -24,6 +24,7 @@ from regraft.tune.recipe import Recipe
 from regraft.tune.scope import Scope, scope_of
 
 HEAD_WIDTH = 128  # features up to which a head keeps the recipe's rate
+_TIMED_ROWS, _TIMED_TOKENS = 8, 2048  # of a batch that is timed: enough to be steady, few enough to be quick
 
 Tensors = list[tuple[str, Tensor]]
 
@@ -37,6 +38,7 @@ def resolve(
     probe: ProbeResult | None = None,
     n_train: int,
     task: Task = CLASSIFICATION,
+    length: int | None = None,
 ) -> Plan:
     """Decide for each tensor of a source whether and how it is trained.
 
@@ -48,6 +50,8 @@ def resolve(
         probe: what "auto" taps follow, `profile.best` or `profile.single`; None takes the classifier's own input.
         n_train: training examples; "auto" trains more stages when there are more.
         task: what the head's outputs are.
+        length: of texts, the tokens that a batch of them is padded to, for the time that an update takes; None takes
+            that of the traced example.
 
     Returns:
         A plan whose rows name every parameter and buffer of the source and of the head exactly once.
@@ -72,7 +76,7 @@ def resolve(
     epochs, updates = epochs_and_updates(recipe, n_train)
     rates = _Rates(scope)
     rows = (*_body_rows(scope, source, rates), *_head_rows(scope, rates, epochs))
-    seconds = _step_seconds(scope, source) * updates if updates else 0.0
+    seconds = _step_seconds(scope, source, length) * updates if updates else 0.0
     return Plan(
         recipe,
         source.uri,
@@ -253,15 +257,22 @@ def _cached_bytes(scope: Scope, traced: Traced, n_train: int) -> int:
     return estimate_bytes(traced, [Tap(scope.cut)], n_train * views)
 
 
-def _step_seconds(scope: Scope, source: Source) -> float:
+def _step_seconds(scope: Scope, source: Source, length: int | None) -> float:
     """Of one update: three times a timed forward pass, since the backward pass costs about two."""
     if scope.cut == "output":
         return 0.0
     network = network_above(scope.traced, scope.cut, scope.taps, scope.head, source=source)
-    batch = torch.zeros(min(8, scope.recipe.batch_size), *scope.traced.cut(scope.cut).shape)
+    batch = _timed_rows(scope, length)
     with torch.no_grad():
         fastest = min(_timed(network, batch) for _ in range(3))
     return 3 * fastest * scope.recipe.batch_size / len(batch)
+
+
+def _timed_rows(scope: Scope, length: int | None) -> Tensor:
+    cut, n = scope.traced.cut(scope.cut), min(_TIMED_ROWS, scope.recipe.batch_size)
+    if length is None or not cut.ragged:
+        return torch.zeros(n, *cut.shape)
+    return torch.zeros(max(1, min(n, _TIMED_TOKENS // length)), length, *cut.shape[1:])
 
 
 def _timed(network: Network, batch: Tensor) -> float:

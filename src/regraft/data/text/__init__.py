@@ -6,8 +6,19 @@ Law: the same text, spec, view and key give the same ids, those of the tokenizer
 """
 
 from regraft.data.text.coverage import Coverage, coverage
+from regraft.data.text.length import padded_length
 from regraft.data.text.opening import Pair, TextLocator, open_text
 from regraft.data.text.tokens import SubwordTokenizer, tokens_of
 from regraft.data.text.transform import TextTransform
 
-__all__ = ["Coverage", "Pair", "SubwordTokenizer", "TextLocator", "TextTransform", "coverage", "open_text", "tokens_of"]
+__all__ = [
+    "Coverage",
+    "Pair",
+    "SubwordTokenizer",
+    "TextLocator",
+    "TextTransform",
+    "coverage",
+    "open_text",
+    "padded_length",
+    "tokens_of",
+]
