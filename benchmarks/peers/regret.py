@@ -34,15 +34,16 @@ from regraft.tune import RECIPES
 
 LOG = HERE / "results" / "regret.jsonl"
 REPORT = HERE / "results" / "regret.md"
-NAMED = ("finetune", "gradual", "naive")
+NAMED = ("finetune", "gradual")  # naive and scratch are far below, in every cell of `run.py`
 Make = Callable[[], Trial]
 
 
 def trials(prospect: Prospect, used: Means) -> Iterator[tuple[str, Make]]:
     """Everything that can be done with a source short of training it anew, by name; made when it is called."""
     n_classes = len(prospect.features.data.classes)
-    for result in dict.fromkeys([prospect.profile.best, prospect.profile.single, *prospect.profile.per_stage()]):
-        recipe = RECIPES["probe"].with_(name=f"probe: {describe_probe(result)}")
+    profile = prospect.profile
+    for name, result in {describe_probe(r): r for r in (*profile.per_stage(), profile.single, profile.best)}.items():
+        recipe = RECIPES["probe"].with_(name=f"probe: {name}")
         yield recipe.name, lambda r=result, recipe=recipe: probe_trial(prospect, recipe, n_classes, _full(prospect, r))
     for idea in (idea for deeper in ideas(prospect, n_classes) for idea in deeper):
         for one in (idea, viewed(idea, prospect)) if has_views(prospect) else (idea,):

@@ -19,11 +19,14 @@ from regraft.search.study import STUDY, Study
 from regraft.search.trial import TRAINING, Trial, train_trial
 from regraft.tune import Recipe
 
-# Without a limit the search may take as long as all that came before it: a frozen pass and its probes are the price
-# of a first answer, and few people wait much longer for a second one. With many examples of a class training gains
-# more, and people who labelled them wait.
+# Without a limit the search may take as long as all that came before it and a little more: a frozen pass and its probes
+# are the price of a first answer, and few people wait much longer for a second one. With many examples of a class
+# training gains more, and people who labelled them wait.
 PATIENCE, PATIENCE_WITH_MANY = 1.0, 4.0
-LEAST_SECONDS = 10.0
+LEAST_SECONDS = 20.0
+# Training can win no more than what the probe gets wrong: where that is less than this share of the validation split,
+# the search takes as much less time.
+_WORTH_ALL = 0.25
 SHORT = 0.25  # of the updates, in the first round
 KEPT = 3  # one in so many goes on
 
@@ -42,14 +45,16 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     if probe.val_accuracy == 1.0:
         return []
     many = per_class(probe.prospect) >= MANY_PER_CLASS
-    budget = seconds_for(clock, PATIENCE_WITH_MANY if many else PATIENCE)
+    budget = seconds_for(clock, 1 - probe.val_accuracy, PATIENCE_WITH_MANY if many else PATIENCE)
     end = clock.spent + budget
     chosen = _chosen(study, ideas(probe.prospect, probe.plan.n_classes), budget)
-    first = [_run(idea, study, probe, means, folder, clock, short=True) for idea in chosen]
-    tried = [(idea, trial) for idea, trial in zip(chosen, first, strict=True) if trial is not None]
+    rivals = chosen if len(chosen) > 1 else []
+    first = [_run(idea, study, probe, means, folder, clock, short=True) for idea in rivals]
+    tried = [(idea, trial) for idea, trial in zip(rivals, first, strict=True) if trial is not None]
     best = sorted(tried, key=lambda pair: merit(pair[1]), reverse=True)[: math.ceil(len(tried) / KEPT)]
-    second = [_run(idea, study, probe, means, folder, clock, short=False) for idea, _ in best]
-    done = [(idea, trial) for (idea, _), trial in zip(best, second, strict=True) if trial is not None]
+    going_on = [idea for idea, _ in best] if rivals else chosen
+    second = [_run(idea, study, probe, means, folder, clock, short=False) for idea in going_on]
+    done = [(idea, trial) for idea, trial in zip(going_on, second, strict=True) if trial is not None]
     best = sorted(done, key=lambda pair: merit(pair[1]))[-1:] if has_views(probe.prospect) else []
     more = [viewed(idea, probe.prospect) for idea, _ in best]
     fits = study.once("views fit the time", lambda: all(clock.spent + idea.seconds <= end for idea in more))
@@ -57,9 +62,17 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     return [trial for trial in [*first, *second, *third] if trial is not None]
 
 
-def seconds_for(clock: Clock, patience: float = PATIENCE) -> float:
-    """What a search may take from now on: of what was spent, so many times as much, or what is left of a limit."""
-    return max(LEAST_SECONDS, patience * clock.spent) if clock.left is None else clock.left
+def seconds_for(clock: Clock, wrong: float, patience: float = PATIENCE) -> float:
+    """What a search may take from now on: what is left of a limit, else in proportion to the time that was spent.
+
+    Args:
+        clock: what was spent, and the limit.
+        wrong: share of the validation split that is still to be won.
+        patience: how many times as long as all that came before.
+    """
+    if clock.left is not None:
+        return clock.left
+    return (LEAST_SECONDS + patience * clock.spent) * min(1.0, wrong / _WORTH_ALL)
 
 
 def shortened(idea: Idea) -> Recipe:
@@ -96,8 +109,11 @@ def _chosen(study: Study, every: Iterable[Iterator[Idea]], budget: float) -> lis
 
 
 def _affordable(chosen: Sequence[Idea], budget: float) -> bool:
-    """Whether a short run of all, and a full one of the dearest ones that may go on, fit the time."""
-    short = sum(SHORT * idea.plan.seconds + idea.fixed for idea in chosen)
+    """Whether a short run of all, and a full one of the dearest ones that may go on, fit the time.
+
+    One idea alone has no rivals, and needs no short run.
+    """
+    short = sum(SHORT * idea.plan.seconds + idea.fixed for idea in chosen) if len(chosen) > 1 else 0.0
     costs = sorted((idea.seconds for idea in chosen), reverse=True)
     return short + sum(costs[: math.ceil(len(costs) / KEPT)]) <= budget
 

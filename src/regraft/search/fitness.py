@@ -14,9 +14,11 @@ import numpy as np
 from regraft.cache import recall, remember
 from regraft.cut import Traced
 from regraft.data import Dataset
+from regraft.data.audio import WINDOWS, share_of_long
 from regraft.data.text import coverage
 from regraft.digest import digest_package
 from regraft.search.features import Means
+from regraft.search.ideas import FEW_LONG
 from regraft.search.preprocessing import Reading, alternatives, reading
 from regraft.source import Source
 from regraft.spec import AudioSpec, InputSpec, TextSpec
@@ -25,7 +27,6 @@ Verdict = Literal["fits", "warns", "refuses"]
 
 _ENLARGED = 4.0
 _TEXTS = 500  # looked up in the vocabulary, spread evenly
-_CUT = 0.05  # share of the recordings that may be longer than what the network hears
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,12 @@ def _slow(train: Dataset, uri: str, spec: AudioSpec) -> str:
 
 
 def _long(train: Dataset, uri: str, spec: AudioSpec) -> str:
-    seconds, window = np.array([e.width / e.height for e in train.examples]), spec.samples / spec.rate
-    share = float((seconds > 1.01 * window).mean())
-    if share <= _CUT:
+    share = share_of_long(train, spec)
+    if share <= FEW_LONG:
         return ""
     return (
-        f"{100 * share:.0f} % of the recordings are longer than the {window:.1f} seconds that {uri} hears. Of those "
-        "only the middle counts, in training, in measuring and in predictions. If what tells the classes apart may lie "
-        "elsewhere, cut them into pieces of that length, each with its label"
+        f"{100 * share:.0f} % of the recordings are longer than the {spec.samples / spec.rate:.1f} seconds that {uri} "
+        f"hears. Of those only the middle counts, but where predictions are averaged over {WINDOWS} windows, which "
+        f"auto tries last and --set views={WINDOWS} --set average_views={WINDOWS} asks for. If what tells the classes "
+        "apart may lie elsewhere, cut them into pieces of that length, each with its label"
     )

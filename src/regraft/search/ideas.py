@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from regraft.data.audio import WINDOWS, share_of_long
 from regraft.probe import ProbeResult
 from regraft.search.prospect import Prospect
 from regraft.search.starts import with_values
 from regraft.search.trial import plans_for
 from regraft.source import example_rows
+from regraft.spec import AudioSpec
 from regraft.tune import RECIPES, Plan, Recipe, epochs_between_evaluations, frozen_prefix, tap_name
 
 # Stages below the head that are trained, for few and for many examples of a class.
@@ -29,6 +31,7 @@ _RATES = (3e-4, 1e-3)
 # A last layer further behind the best probe than this is not worth training up to.
 _FAR = 0.15
 VIEWS = 4  # of each picture, where the best idea is tried with views
+FEW_LONG = 0.05  # share of the recordings that may be longer than what the network hears
 
 
 @dataclass(frozen=True)
@@ -91,14 +94,31 @@ def has_views(prospect: Prospect) -> bool:
 def viewed(idea: Idea, prospect: Prospect) -> Idea:
     """The same idea, learnt from several views of each picture, which are averaged at prediction if that helps.
 
+    Of recordings that the source does not hear at once the views are windows, and predictions always their mean.
+
     Args:
         idea: what to train.
         prospect: the source; each view is a frozen pass over its training and validation pictures.
     """
-    recipe = idea.recipe.with_(name=f"{idea.name}, {VIEWS} views", views=VIEWS, average_views="auto")
+    recipe = _windowed(idea) if _long(prospect) else _augmented(idea)
     examples = sum(len(prospect.features.labels(split)) for split in ("train", "val"))
-    fixed = idea.fixed + (VIEWS - 1) * examples * _seconds_an_example(prospect, idea.plan)
+    fixed = idea.fixed + (recipe.views - 1) * examples * _seconds_an_example(prospect, idea.plan)
     return Idea(recipe.name, recipe, idea.probe, replace(idea.plan, recipe=recipe), fixed)
+
+
+def _augmented(idea: Idea) -> Recipe:
+    return idea.recipe.with_(name=f"{idea.name}, {VIEWS} views", views=VIEWS, average_views="auto")
+
+
+def _windowed(idea: Idea) -> Recipe:
+    """The last epoch is kept: training looks at the middle windows to choose one, and they may hold nothing."""
+    name = f"{idea.name}, {WINDOWS} windows"
+    return idea.recipe.with_(name=name, views=WINDOWS, average_views=WINDOWS, keep="last", patience=0)
+
+
+def _long(prospect: Prospect) -> bool:
+    spec = prospect.source.input
+    return isinstance(spec, AudioSpec) and share_of_long(prospect.features.data.split("train"), spec) > FEW_LONG
 
 
 def _fixed(prospect: Prospect, plan: Plan) -> float:

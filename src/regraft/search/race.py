@@ -59,7 +59,7 @@ def race(
     better, other = sorted((first, second), key=lambda each: -each.accuracy)
     if tied_with(better, other):
         means.listener.say(f"Probes do not tell {first.source} from {second.source}.")
-        settled = study.once("race", lambda: _settle(first, second, judge, seconds_for(clock)))
+        settled = study.once("race", lambda: _settle(first, second, judge, seconds_for(clock, 1 - better.accuracy)))
     else:
         settled = study.once("race", lambda: {"source": first.source, "said": ""})
     return _led_by(ranked, settled["source"], settled["said"])
