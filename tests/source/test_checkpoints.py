@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import pickle
-import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -239,19 +238,6 @@ def test_a_pickle_that_wants_to_run_code_is_refused(how: str, tmp_path: Path, mo
     with pytest.raises(SourceError, match=r"wants to use (posix|nt)\.system.*weights\.safetensors"):
         load_source(str(path), arch=TINY_ARCH)
     assert not (tmp_path / "hostile-code-ran").exists()
-
-
-@pytest.mark.parametrize("kind", ["torch.export", "TorchScript"])
-def test_programs_are_refused_with_what_to_do(kind: str, tiny: Source, tmp_path: Path) -> None:
-    path, x = tmp_path / ("net.pt2" if kind == "torch.export" else "net.pt"), torch.zeros(2, *tiny.input.size)
-    if kind == "torch.export":
-        torch.export.save(torch.export.export(tiny.model, (x,)), path)
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.jit.trace(tiny.model, x).save(path)
-    with pytest.raises(SourceError, match=rf"is a (program of )?{kind}.*torch\.onnx\.export.*pass net\.onnx"):
-        load_source(str(path))
 
 
 def test_a_pickled_network_is_refused_by_its_class(tmp_path: Path) -> None:

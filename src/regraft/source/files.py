@@ -8,7 +8,7 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 
 from regraft.errors import SourceError
+from regraft.source.torchscript import is_torchscript, read_torchscript
 
 INDEX = ".index.json"
 SUFFIXES = (".safetensors", ".pt", ".pt2", ".pth", ".th", ".bin", ".ckpt", ".tar")
@@ -46,10 +47,12 @@ class Checkpoint:
     Args:
         tensors: dotted name to tensor; what lies in a wrapper has the wrapper's key in front.
         ignored: entries that are not tensors, for people.
+        kind: what sort of file it is, for people.
     """
 
     tensors: Mapping[str, torch.Tensor]
     ignored: tuple[str, ...] = ()
+    kind: str = "bare weights"
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -78,6 +81,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         start = file.read(9)
     if path.suffix == ".safetensors" or start[8:] == b"{":
         return Checkpoint(_read_safetensors(path))
+    if start[:2] == b"PK" and (weights := _of_torchscript(path)):
+        return replace(_flatten(weights, path), kind="the weights of a TorchScript program (its code is not run)")
     if start[:2] == b"PK" or start[:1] == b"\x80":
         return _flatten(_read_torch(path), path)
     raise SourceError(
@@ -135,11 +140,15 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _check_members(path: Path) -> None:
-    """Refuse, before it is opened, a zip that PyTorch would take too much memory or run code for."""
+def check_unpacked(path: Path) -> None:
+    """Refuse, before it is opened, a zip that would take far more memory than it has bytes.
+
+    Raises:
+        SourceError: it would.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            names, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
+            size = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # a damaged file is explained by its reader
     if size > path.stat().st_size + _SLACK:
@@ -147,17 +156,20 @@ def _check_members(path: Path) -> None:
             f"{path} would unpack to {size:,} bytes, far more than its own size, which weights do not; PyTorch writes "
             "them unpacked. Copy or download it again"
         )
-    if any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
-        raise SourceError(
-            f"{path} is a program of torch.export, which PyTorch cannot open without running code that it may carry "
-            "(torch.export.load unpickles parts of it and evaluates its size expressions). If you trust its maker, "
-            'convert it where that may run: python -c "import torch; p = torch.export.load('
-            f"'{path}'); torch.onnx.export(p, dynamo=True).save('net.onnx')\" and pass net.onnx"
-        )
+
+
+def _of_torchscript(path: Path) -> dict[str, Any]:
+    """The weights of a TorchScript program; nothing where the file is none."""
+    check_unpacked(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return read_torchscript(path, archive) if is_torchscript(archive) else {}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return {}  # a damaged file is explained by its reader
 
 
 def _read_torch(path: Path) -> Any:
-    _check_members(path)
+    check_unpacked(path)
     try:
         with torch.serialization.safe_globals(_PLAIN_VALUES):
             return torch.load(path, weights_only=True, map_location="cpu")
@@ -166,13 +178,6 @@ def _read_torch(path: Path) -> Any:
 
 
 def _explain(path: Path, text: str) -> SourceError:
-    if "TorchScript" in text:
-        return SourceError(
-            f"{path} is a TorchScript program, which torch.export does not take apart; expected a checkpoint of plain "
-            f"tensors. Save its weights: torch.save(torch.jit.load('{path}').state_dict(), 'weights.pt') and pass "
-            "weights.pt with its architecture; or all of it: torch.onnx.export(torch.jit.load(…), (example,), "
-            "'net.onnx', dynamo=False) and pass net.onnx"
-        )
     wanted = _wanted_global(path, text)
     if wanted:
         return SourceError(

@@ -146,7 +146,7 @@ def packed(values: np.ndarray) -> list[Any]:
     return [kind, list(values.shape), base64.b64encode(plain.tobytes()).decode()]
 
 
-def _unpacked(name: str, constant: Any) -> np.ndarray:
+def unpacked(name: str, constant: Any) -> np.ndarray:
     try:
         kind, shape, text = constant
         if kind not in ("bool", "int64", "float32") or len(text) > 8 * _MOST_CONSTANT:
@@ -195,7 +195,7 @@ class OnnxNet(nn.Module):
         self._constants: dict[str, str] = {}
         steering = {name for node in graph.nodes if node.op in STEERED for name in node.inputs[1:]}
         for name, constant in graph.constants.items():
-            self._keep(name, _unpacked(name, constant), name in steering)
+            self._keep(name, unpacked(name, constant), name in steering)
         self._last_use = _last_uses(graph)
 
     def _keep(self, name: str, values: np.ndarray, steers: bool) -> None:
