@@ -5,8 +5,8 @@
 Every idea that auto can have is trained in full, whatever its price, and so is every recipe with a name; the best of
 each stage's probes is judged too. The oracle chooses among them by *test* accuracy, which auto never reads: the best of
 many on one small split is flattered, so some regret is luck that no search could have had. Auto's own figure is that of
-`run.py`, for the same seed. Each line of benchmarks/results/regret.jsonl is one trial; a trial that is there is not made
-again, so the search can be stopped and made in pieces.
+`run.py`, for the same seed. Each line of benchmarks/results/regret.jsonl is one trial; a trial that is there is not
+made again, so the search can be stopped and made in pieces.
 """
 
 from __future__ import annotations

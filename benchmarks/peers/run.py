@@ -41,8 +41,8 @@ Every contestant reads the same folder (training pictures, validation, test), st
 measured on the same test pictures. "default" is what the peer's documentation shows; "best of" picks the setting
 with the best *test* accuracy in each cell, in the peer's favour. Ours run at their defaults ({commits}) and choose on
 validation.
-Standard errors are over test pictures, paired. In ants_bees {n_ants} pictures are tested on: its folder val, and those that
-regraft holds back from its folder train; 40 of each class that were not drawn for training are validated on.
+Standard errors are over test pictures, paired. In ants_bees {n_ants} pictures are tested on: its folder val, and those
+that regraft holds back from its folder train; 40 of each class that were not drawn for training are validated on.
 Keras' two-stage guide is left out: its weights come from the network alone and are not the ones the others start
 from. Runs of the peers with one seed are compared with ours of the same seed."""
 

@@ -12,8 +12,8 @@ from regraft.probe.lda import lda
 from regraft.probe.logistic import folds, logistic
 from regraft.probe.profile import DepthProfile, ProbeResult, depth_profile, probe_at, refit, select
 from regraft.probe.ridge import ridge
-from regraft.probe.selected import selected
 from regraft.probe.scores import h_score, leep, logme, nce
+from regraft.probe.selected import selected
 
 __all__ = [
     "Candidate",

@@ -50,7 +50,7 @@ def selected(
     Returns:
         A head on all D features, most of whose weights are zero.
     """
-    whole = Block(*(np.concatenate(parts, axis=-1) for parts in zip(*((b.rows, b.mean, b.scale) for b in blocks))))
+    whole = _side_by_side(blocks)
     scores = _held_out(whole, y, n_classes, shares, folds(y, min(N_FOLDS, len(y)), seed))
     factors = [temperature(held_out, y) for held_out in scores]
     calibrated = [factor * held_out for factor, held_out in zip(factors, scores, strict=True)]
@@ -87,6 +87,11 @@ def most_relevant(relevances: np.ndarray, share: float) -> np.ndarray:
     """Places of the best share of the features, in order."""
     n = min(len(relevances), max(_LEAST, round(share * len(relevances))))
     return np.sort(np.argpartition(-relevances, n - 1)[:n])
+
+
+def _side_by_side(blocks: Sequence[Block]) -> Block:
+    rows, means, scales = zip(*((block.rows, block.mean, block.scale) for block in blocks), strict=True)
+    return Block(np.concatenate(rows, axis=1), np.concatenate(means), np.concatenate(scales))
 
 
 def _held_out(
