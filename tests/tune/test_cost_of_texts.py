@@ -16,7 +16,7 @@ from regraft.data import read
 from regraft.data.text import padded_length
 from regraft.spec import TextSpec
 from regraft.testing import tiny_source, tiny_text_source
-from regraft.testing.texts import WORDS
+from regraft.testing.texts import TINY_TEXT_ARCH, WORDS
 from regraft.tune import RECIPES, Recipe, resolve, steps
 
 MODULE = sys.modules["regraft.tune.resolve"]  # its function has its name in the package
@@ -93,7 +93,7 @@ def test_a_prospect_and_the_command_reckon_with_the_texts_at_hand(
 
     weights = tmp_path / "tiny.pt"
     torch.save({"state_dict": tiny_text_source().model.state_dict()}, weights)
-    command = "plan --arch regraft.testing.texts:tiny_text_net --recipe finetune --cut blocks.0 --json".split()
+    command = f"plan --arch {TINY_TEXT_ARCH} --recipe finetune --cut blocks.0 --json".split()
     seconds = []
     for words in (3, 30):
         table = tmp_path / f"{words}.csv"

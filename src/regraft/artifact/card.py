@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from regraft.data import CLASSIFICATION, Task
+from regraft.data.audio import WINDOWS
 from regraft.data.medium import MEDIA
 from regraft.evidence.measures import WORDS, as_shown, in_words
 from regraft.evidence.report import control_in_words, percent, points, source_name, taps_in_words, verdict_in_words
@@ -66,7 +67,7 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
         figures=in_words(task.kind, metrics["test"]) if "test" in metrics else "",
         one=medium.noun,
         example=_EXAMPLES[medium.modality],
-        goes_in=_goes_in(config["input"], medium.modality),
+        goes_in=_goes_in(config["input"], medium.modality, config.get("views", 1)),
         source=source,
         origin_name=source_name(source["uri"]),
         licence=_licence(source["licence"]),
@@ -87,7 +88,7 @@ def _modality(config: dict[str, Any]) -> Modality:
     return config["input"].get("modality", "image")
 
 
-def _goes_in(spec: dict[str, Any], modality: Modality) -> str:
+def _goes_in(spec: dict[str, Any], modality: Modality, views: int) -> str:
     """What an example is made into before the network sees it, one sentence."""
     if modality == "text":
         what = "tokens of the source's own tokenizer" if spec["kind"] == "tokenizer" else "words of its vocabulary"
@@ -95,7 +96,8 @@ def _goes_in(spec: dict[str, Any], modality: Modality) -> str:
     if modality == "audio":
         seconds = spec["samples"] / spec["rate"]
         seen = ", shown as log-mel spectrograms" if spec["picture"] else ""
-        heard = f"{seconds:.4g} seconds, the middle of longer ones{seen}"
+        part = f"the mean over {min(views, WINDOWS)} windows" if views > 1 else "the middle"
+        heard = f"{seconds:.4g} seconds, {part} of longer ones{seen}"
         return f"Recordings at {spec['rate']} samples per second, mono, {heard}."
     channels, height, width = spec["size"]
     crop = "the middle is cropped" if spec["crop_mode"] == "center" else "both sides are squeezed"

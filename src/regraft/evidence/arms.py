@@ -2,13 +2,14 @@
 
 Law: nothing is chosen by what is seen on the test split; validation chooses, as in the fit.
 
-Letters: N test examples.
+Letters: N test examples, K classes.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from regraft.data import CLASSIFICATION, Dataset, Task, load_rows, transform_for
 from regraft.evidence.runs import Point, RawRun
 from regraft.probe import ProbeResult
 from regraft.search import Features, Means, Prospect, Trial, look_at, probe_for, traced_source
-from regraft.search.trial import rows_at
+from regraft.search.trial import rows_at, view_at
 from regraft.source import Source, with_random_weights
 from regraft.tune import (
     RECIPES,
@@ -91,9 +92,8 @@ def delivered(case: Case) -> RawRun:
         return RawRun("transfer", case.means.seed, case.n_train, (end,), seconds=case.seconds)
     prospect, plan, probe = case.chosen.prospect, case.chosen.plan, case.chosen.probe
     head = starting_head(plan, prospect.traced, probe)
-    before = right(
-        upper_network(plan, prospect.source, prospect.traced, head), rows_at(prospect, plan, "test"), plan.task
-    )
+    network = upper_network(plan, prospect.source, prospect.traced, head)
+    before = right(network, tested(prospect, plan, case.chosen.views), plan.task)
     start = Point(0, max(0.0, case.seconds - case.chosen.seconds), before)
     kept = Point(case.chosen.history.kept.updates, case.seconds, case.correct)
     points = (start, kept) if kept.updates else (kept,)
@@ -136,7 +136,9 @@ def from_scratch(
     means = case.with_seed(seed)
     prospect = _unprofiled(case, with_random_weights(case.source, seed), data, means)
     recipe = RECIPES["scratch"] if updates is None else _paced(RECIPES["scratch"], updates, _n_train(data))
-    return _timed(_trained(prospect, recipe, means, None, time_limit), began)
+    if case.chosen.views > 1:  # what the delivered model sees or hears of an example, its control does
+        recipe = recipe.with_(views=case.chosen.plan.recipe.views, keep=case.chosen.plan.recipe.keep)
+    return _timed(_trained(prospect, recipe, means, None, time_limit, case.chosen.views), began)
 
 
 @dataclass(frozen=True)
@@ -196,11 +198,11 @@ def _alike(case: Case, source: Source, data: Dataset, seed: int, time_limit: flo
     prospect = look_at(data, source, means, _traced(case, source)) if probed else _unprofiled(case, source, data, means)
     probe = probe_for(prospect, recipe.with_(cut="auto"))
     if case.chosen.history is None and probe is not None:
-        run = _closed_form(prospect, probe, case.chosen.plan.n_classes)
+        run = _closed_form(prospect, probe, case.chosen.plan.n_classes, case.chosen.views)
     else:
         free = recipe if recipe.cut == "input" or not probed else recipe.with_(cut="auto")
         limit = max(case.seconds, case.chosen.seconds) if time_limit is None else time_limit
-        run = _trained(prospect, free, means, probe, limit - (time.perf_counter() - began))
+        run = _trained(prospect, free, means, probe, limit - (time.perf_counter() - began), case.chosen.views)
     return _timed(run, began)
 
 
@@ -224,7 +226,7 @@ def _traced(case: Case, source: Source) -> Traced:
     return traced_source(source) if own.fallback_reason else with_weights_of(own, source.model)
 
 
-def _closed_form(prospect: Prospect, probe: ProbeResult, n_classes: int) -> RawRun:
+def _closed_form(prospect: Prospect, probe: ProbeResult, n_classes: int, views: int) -> RawRun:
     began = time.perf_counter()
     plan = resolve(
         RECIPES["probe"],
@@ -236,24 +238,26 @@ def _closed_form(prospect: Prospect, probe: ProbeResult, n_classes: int) -> RawR
         task=prospect.features.data.task,
     )
     network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
-    correct = right(network, rows_at(prospect, plan, "test"), plan.task)
+    correct = right(network, tested(prospect, plan, views), plan.task)
     return RawRun("", 0, plan.n_train, (Point(0, time.perf_counter() - began, correct),))
 
 
 def _trained(
-    prospect: Prospect, recipe: Recipe, means: Means, probe: ProbeResult | None, time_limit: float | None
+    prospect: Prospect, recipe: Recipe, means: Means, probe: ProbeResult | None, time_limit: float | None, views: int
 ) -> RawRun:
     n_train, data = len(prospect.features.labels("train")), prospect.features.data
     n_classes, task = len(data.classes), data.task
     plan = resolve(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train, task=task)
     network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
-    return watched(prospect, plan, network, means, time_limit)
+    return watched(prospect, plan, network, means, time_limit, views)
 
 
-def watched(prospect: Prospect, plan: Plan, network: Network, means: Means, time_limit: float | None) -> RawRun:
+def watched(
+    prospect: Prospect, plan: Plan, network: Network, means: Means, time_limit: float | None, views: int = 1
+) -> RawRun:
     """Train a network as its plan says, and note what it has right on the test split at each evaluation."""
     began = time.perf_counter()
-    watch = _Watch(network, rows_at(prospect, plan, "test"), plan.task)
+    watch = _Watch(network, tested(prospect, plan, views), plan.task)
     history = train(
         plan,
         network,
@@ -271,7 +275,7 @@ def watched(prospect: Prospect, plan: Plan, network: Network, means: Means, time
 class _Watch:
     """Notes what a network in training has right on the test split, at each evaluation."""
 
-    def __init__(self, network: Network, test: Rows, task: Task) -> None:
+    def __init__(self, network: Network, test: Sequence[Rows], task: Task) -> None:
         self.points: list[Point] = []
         self.epochs: list[int] = []
         self._network, self._test, self._task = network, test, task
@@ -287,16 +291,33 @@ class _Watch:
         self._lost += time.perf_counter() - began
 
 
+def tested(prospect: Prospect, plan: Plan, views: int) -> list[Rows]:
+    """The rows of the test split in so many views, over which the delivered trial's predictions are averaged."""
+    return [view_at(prospect, plan, "test", view) for view in range(views)]
+
+
+def right(network: Network, views: Sequence[Rows], task: Task = CLASSIFICATION) -> np.ndarray:
+    """Right or wrong for each row, bool (N,); of other tasks than classification the merit of each, float (N,).
+
+    Args:
+        network: that answers.
+        views: rows of the same examples; the answer is the mean over them.
+        task: what the answers are.
+    """
+    answers = np.mean([task.outputs(_scores(network, rows)) for rows in views], axis=0)
+    return task.merits_of_outputs(answers, views[0].labels)
+
+
 @torch.no_grad()
-def right(network: Network, rows: Rows, task: Task = CLASSIFICATION, batch_size: int = 256) -> np.ndarray:
-    """Right or wrong for each row, bool (N,); of other tasks than classification the merit of each, float (N,)."""
+def _scores(network: Network, rows: Rows, batch_size: int = 256) -> np.ndarray:
+    """What a network says of each row, before softmax or sigmoid, (N, K)."""
     network.eval()
     device = next(network.parameters()).device
     found = [
-        network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0).to(device)).float().cpu()
+        network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0).to(device)).double().cpu()
         for first in range(0, len(rows), batch_size)
     ]
-    return task.merits(torch.cat(found).numpy(), rows.labels)
+    return torch.cat(found).numpy()
 
 
 def _paced(recipe: Recipe, updates: int, n_train: int) -> Recipe:

@@ -6,5 +6,6 @@ Law: the same recording, spec, view and key give the same row.
 
 from regraft.data.audio.sound import SOUND_SUFFIXES, Quality, Sound, open_sound, quality
 from regraft.data.audio.transform import AudioTransform
+from regraft.data.audio.windows import WINDOWS, share_of_long
 
-__all__ = ["SOUND_SUFFIXES", "AudioTransform", "Quality", "Sound", "open_sound", "quality"]
+__all__ = ["SOUND_SUFFIXES", "WINDOWS", "AudioTransform", "Quality", "Sound", "open_sound", "quality", "share_of_long"]

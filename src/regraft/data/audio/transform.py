@@ -15,12 +15,13 @@ from regraft.data.audio.extractor import extract
 from regraft.data.audio.mel import as_picture, log_mel
 from regraft.data.audio.sound import Sound
 from regraft.data.audio.views import louder_and_noisy, masked, seeded, shifted
+from regraft.data.audio.windows import window_start
 from regraft.digest import digest_json
 from regraft.errors import MissingExtra
 from regraft.spec import AudioSpec
 
 _VERSION = 1  # raise it when the same recording and spec give another row: it renames every cached feature
-_VIEWS = 1  # likewise, for views above 0 alone
+_VIEWS = 2  # likewise, for views above 0 alone
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,14 @@ class AudioTransform:
 
     View 0 is plain: of a recording that is longer than the window its middle, since recordings tend to begin and end
     in silence. A shorter one lies in the middle of a picture, which aligns recordings better than their beginnings do
-    (docs/audio.md has figures), and before the silence for other networks, as those were trained. Each view k > 0
-    shifts it in time (a longer recording shows another part), changes its gain, adds noise, and masks bands of
-    frequency and stretches of time in pictures (SpecAugment: Park et al., 2019, arXiv:1904.08779, without warping).
+    (docs/audio.md has figures), and before the silence for other networks, as those were trained. Views 1 to 4 of a
+    longer recording are its other windows, plain: the beginning, the end, and between them. All other views shift the
+    recording in time, change its gain, add noise, and mask bands of frequency and stretches of time in pictures
+    (SpecAugment: Park et al., 2019, arXiv:1904.08779, without warping).
 
     Args:
         spec: what the network expects.
-        view: 0 plain, k > 0 the k-th augmented version, fixed by the example's key and k.
+        view: 0 plain, k > 0 the k-th window or augmented version, fixed by the example's key and k.
 
     Example:
         >>> hum = Sound(np.sin(np.arange(16000) / 20).astype(np.float32), rate=16000)
@@ -74,15 +76,19 @@ class AudioTransform:
             sound: the recording.
             key: the example's content key; views above 0 depend on it.
         """
-        chosen = seeded(key, self.view) if self.view else None
         window, spare = self._window(sound)
-        middle = spare // 2 if self.spec.picture else max(0, spare // 2)
-        return self._row(sound, shifted(spare, window, chosen) if chosen else middle, chosen)
+        start = window_start(spare, window, self.view)
+        if start is not None:
+            return self._row(sound, start, None)
+        if not self.view:
+            return self._row(sound, spare // 2 if self.spec.picture else max(0, spare // 2), None)
+        chosen = seeded(key, self.view)
+        return self._row(sound, shifted(spare, window, chosen), chosen)
 
     def windows(self, sound: Sound) -> np.ndarray:
         """The whole of a recording, plain: as few windows as cover it, evenly spread.
 
-        A prediction for a long recording is the mean of the probabilities over its windows.
+        Views give at most five of them, for training and predictions; here are all.
 
         Args:
             sound: the recording.
