@@ -19,7 +19,6 @@ from regraft.source.keras_file import SUFFIXES as KERAS_FILES
 from regraft.source.keras_file import open_keras
 from regraft.source.onnx_file import open_onnx
 from regraft.source.plugins import plugin, plugin_names
-from regraft.source.pt2_file import is_program, open_pt2
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import open_timm, timm_names
@@ -103,8 +102,6 @@ def open_path(path: Path, request: Request) -> Source:
         return open_folder(unpacked(path), request)
     if is_vectors(path):
         return open_vectors(str(path), request)
-    if is_program(path):
-        return open_pt2(path, request)
     return open_checkpoint(path, request)
 
 

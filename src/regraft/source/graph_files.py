@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from regraft.source.caffe import open_caffe
+from regraft.source.pt2_file import is_program, open_pt2
 from regraft.source.request import Request
+from regraft.source.saved_model import is_saved_model, open_saved_model
 from regraft.source.source import Source
 from regraft.source.tf1 import is_tf1, open_tf1
 from regraft.source.tflite import MAGIC, open_tflite
 
-GRAPH_FILES = (".caffemodel", ".prototxt", ".meta", ".index", ".tflite")
+GRAPH_FILES = (".caffemodel", ".prototxt", ".meta", ".index", ".tflite", "saved_model.pb")
 
 
 def graph_opener(path: Path) -> Callable[[Path, Request], Source] | None:
@@ -27,6 +29,10 @@ def graph_opener(path: Path) -> Callable[[Path, Request], Source] | None:
         return open_caffe
     if path.suffix == ".tflite" or _begins(path)[4:] == MAGIC:
         return open_tflite
+    if is_program(path):
+        return open_pt2
+    if is_saved_model(path):
+        return open_saved_model
     return open_tf1 if is_tf1(path) else None
 
 
@@ -40,6 +46,8 @@ def _begins(path: Path) -> bytes:
 def _folder_opener(folder: Path) -> Callable[[Path, Request], Source] | None:
     if any(folder.glob("*.caffemodel")):
         return open_caffe
+    if is_saved_model(folder):
+        return open_saved_model
     return open_tf1 if is_tf1(folder) else None
 
 

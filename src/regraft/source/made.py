@@ -1,4 +1,4 @@
-"""What is made of a file once, and kept beside the downloads under the file's content."""
+"""What is made of a file or folder once, and kept beside the downloads under its content."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import torch
 
-from regraft.digest import digest_file
+from regraft.digest import digest_file, digest_json
 
 
 def made_once(path: Path, kind: str, make: Callable[[Path, Path], object]) -> Path:
-    """The folder of what was made of a file, made now if it is not there; whole or not at all.
+    """The folder of what was made of a file or folder, made now if it is not there; whole or not at all.
 
     Args:
-        path: the file.
+        path: the file or folder.
         kind: what is made: a folder's name.
         make: from the file, into a new empty folder.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints" / "regraft" / kind / digest_file(path)[:32]
+    folder = Path(torch.hub.get_dir()) / "checkpoints" / "regraft" / kind / _digest(path)[:32]
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as new:
@@ -28,6 +28,14 @@ def made_once(path: Path, kind: str, make: Callable[[Path, Path], object]) -> Pa
             make(path, inside)
             _rename(inside, folder)
     return folder
+
+
+def _digest(path: Path) -> str:
+    """Of the content: a folder's files by their names."""
+    if path.is_file():
+        return digest_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest_json([[file.relative_to(path).as_posix(), digest_file(file)] for file in files])
 
 
 def _rename(new: Path, folder: Path) -> None:

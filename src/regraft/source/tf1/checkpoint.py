@@ -18,6 +18,7 @@ import numpy as np
 from regraft.errors import SourceError, closest
 from regraft.source.graph.graph import MOST_VALUES
 from regraft.source.messages import parsed
+from regraft.source.tf1.objects import OBJECTS, first_string, own_names
 from regraft.source.tf1.schema import messages
 from regraft.source.tf1.table import crc32c, is_table, read_table, unmasked
 
@@ -128,11 +129,22 @@ class Checkpoint(Mapping[str, np.ndarray]):
         count = math.prod(entry.shape)
         if dtype is None or count > MOST_VALUES or entry.size != count * np.dtype(dtype).itemsize:
             raise _damaged(self.path, f"the size of {name!r} is impossible")
-        if not 0 <= entry.shard < len(self._shards):
-            raise _damaged(self.path, f"{name!r} lies in a file that there is none of")
         return _as_array(self._bytes(name, entry), entry.dtype).reshape(entry.shape)
 
     def _bytes(self, name: str, entry: Entry) -> bytes:
+        data = self.stored(name, entry)
+        if entry.crc and entry.size <= _CHECKED and unmasked(entry.crc) != crc32c(data):
+            raise _damaged(self._shards[entry.shard], f"the checksum of {name!r} is wrong")
+        return data
+
+    def stored(self, name: str, entry: Entry) -> bytes:
+        """The bytes of an entry as they lie in their file.
+
+        Raises:
+            SourceError: the file is not there, or ends before.
+        """
+        if not 0 <= entry.shard < len(self._shards):
+            raise _damaged(self.path, f"{name!r} lies in a file that there is none of")
         shard = self._shards[entry.shard]
         if not shard.is_file():
             raise SourceError(f"{shard} is missing, which holds {name!r}. Copy it beside {self.path.name}")
@@ -140,10 +152,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
             raise _damaged(shard, f"it ends before {name!r} does")
         with shard.open("rb") as file:
             file.seek(entry.offset)
-            data = file.read(entry.size)
-        if entry.crc and entry.size <= _CHECKED and unmasked(entry.crc) != crc32c(data):
-            raise _damaged(shard, f"the checksum of {name!r} is wrong")
-        return data
+            return file.read(entry.size)
 
 
 def _as_array(data: bytes, dtype: int) -> np.ndarray:
@@ -210,9 +219,19 @@ def open_variables(path: Path) -> Checkpoint:
     n = header.num_shards
     shards = [path.with_name(f"{path.name}.data-{i:05d}-of-{n:05d}") for i in range(n)]
     try:
-        return Checkpoint(path, entries, shards, {})
+        return _named(Checkpoint(path, entries, shards, {}), entries, shards)
     except UnicodeDecodeError as error:
         raise _damaged(index, "a name is no text") from error
+
+
+def _named(checkpoint: Checkpoint, entries: dict[bytes, Entry], shards: list[Path]) -> Checkpoint:
+    """With the variables' own names, where TensorFlow 2 wrote paths of objects instead."""
+    objects = entries.get(OBJECTS.encode())
+    if objects is None:
+        return checkpoint
+    where = str(checkpoint.path)
+    graph = first_string(checkpoint.stored(OBJECTS, objects), where)
+    return Checkpoint(checkpoint.path, own_names(entries, graph, where), shards, {})
 
 
 def _entry(value: bytes, index: Path) -> Entry:

@@ -33,6 +33,9 @@ _MESSAGES = {
     "SavedMeta": "1 tensor SavedSliceMeta*",
     "SavedSliceMeta": "1 name string; 2 shape TensorShape; 3 type int32; 4 slice TensorSlice*",
     "SavedSlice": "1 name string; 2 slice TensorSlice; 3 data Tensor",
+    "ObjectGraph": "1 nodes ObjectNode*",
+    "ObjectNode": "2 attributes ObjectAttribute*",
+    "ObjectAttribute": "1 name string; 2 full_name string; 3 checkpoint_key string",
     "CheckpointState": "1 model_checkpoint_path string",
 }
 
