@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from regraft.data import Dataset, read
 from regraft.search import Clock, Decision, Means, Prospect, decide, explore, ideas, look_at, validate
-from regraft.search.trial import Trial, probe_trial, train_trial
+from regraft.search.trial import SURE, Trial, probe_trial, train_trial
 from regraft.testing import tiny_images, tiny_source
 from regraft.tune import RECIPES
 
@@ -118,7 +118,7 @@ def test_the_chosen_trial_is_the_probe_unless_it_is_surely_worse(searched: tuple
     probe, *tuned = decision.trials
     best = max(tuned, key=explore.merit)
     sure = validate.sure_gain(best, probe, means)
-    assert decision.chosen is (best if sure.points > 2 * sure.se else probe)
+    assert decision.chosen is (best if sure.points > SURE * sure.se else probe)
     assert f"{sure} over the probe on {sure.n} examples" in decision.why[-1]
 
 
