@@ -64,9 +64,8 @@ def store(name: str, header: Sequence[str], rows: Sequence[Sequence[Any]], note:
     """Print a table and keep it as benchmarks/results/NAME.md."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    text = (
-        f"# {name}\n\n`python benchmarks/{Path(sys.argv[0]).name}`; {machine()}. {note}\n\n" + "\n".join(lines) + "\n"
-    )
+    script = Path(sys.argv[0]).resolve().relative_to(HERE).as_posix()
+    text = f"# {name}\n\n`python benchmarks/{script}`; {machine()}. {note}\n\n" + "\n".join(lines) + "\n"
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
