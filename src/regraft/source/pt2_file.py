@@ -248,14 +248,14 @@ def _free_or(size: Mapping[str, Any]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A tensor of the file: its path, its name in the graph, its values, and what it shares memory with."""
+    """A tensor of the file: its path, its name in the graph, its values, and the first that shares memory with it."""
 
     name: str
     value: str
     is_param: bool
     is_hidden: bool
     tensor: torch.Tensor
-    twin: str
+    first: str
 
 
 def _tensors(archive: _Archive, program: _Program) -> list[_Stored]:
@@ -270,14 +270,16 @@ def _tensors(archive: _Archive, program: _Program) -> list[_Stored]:
         where = "weights" if name in payloads["weights"] else "constants"
         payload = payloads[where][name]
         is_param = kind == "parameter" and payload["tensor_meta"]["dtype"] in _REAL
-        same = json.dumps([payload["path_name"], payload["tensor_meta"]], sort_keys=True)
-        twin = firsts.setdefault(same, name) if is_param else name
+        first = firsts.setdefault(_memory(payload), name) if is_param else name
         hidden = kind == "tensor_constant" or content.get("persistent") is False
         tensor = archive.tensor(name, payload, where)
-        found.append(
-            _Stored(name, content["arg"]["name"], is_param, hidden, tensor, "" if twin == name else twin)
-        )  # fmt: skip
+        found.append(_Stored(name, content["arg"]["name"], is_param, hidden, tensor, first))
     return found
+
+
+def _memory(payload: Mapping[str, Any]) -> str:
+    """Where a tensor's numbers lie: the same for tensors that are one."""
+    return json.dumps([payload["path_name"], payload["tensor_meta"]], sort_keys=True)
 
 
 def _nodes(program: _Program, tensors: list[_Stored]) -> list[Pt2Node]:
@@ -401,16 +403,19 @@ def _needed(nodes: list[Pt2Node], output: str) -> tuple[Pt2Node, ...]:
 
 def _described(tensors: list[_Stored], roles: Mapping[str, str], read: set[str]) -> Iterator[Pt2Tensor]:
     """The tensors that the operations read, and the counters beside them, each with its role."""
-    homes = {tensor.name.rpartition(".")[0] for tensor in tensors if tensor.value in read}
+    used = {tensor.first for tensor in tensors if tensor.value in read}
+    homes = {name.rpartition(".")[0] for name in used}
     for stored in tensors:
         home, _, leaf = stored.name.rpartition(".")
         shape, role = tuple(stored.tensor.shape), roles.get(stored.value, "")
-        if stored.value not in read:
+        if stored.first not in used:
             if leaf == "num_batches_tracked" and home in homes:
                 yield Pt2Tensor(stored.name, stored.value, "counter", shape)
         elif stored.is_param:
             kind = role if role in ("zeros", "ones") else "weight" if len(shape) > 1 else "zeros"
-            yield Pt2Tensor(stored.name, stored.value, kind, shape, twin=stored.twin)
+            yield Pt2Tensor(
+                stored.name, stored.value, kind, shape, twin=stored.first if stored.first != stored.name else ""
+            )
         elif role in ("mean", "variance") and not stored.is_hidden:
             yield Pt2Tensor(stored.name, stored.value, role, shape)
         else:
