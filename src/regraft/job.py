@@ -25,18 +25,16 @@ EMBEDDED = "regraft:cifar10-resnet20"
 
 
 @dataclass(frozen=True)
-class Opening:
-    """How a source that does not say everything itself is opened.
+class Inputs:
+    """What a source expects that does not say so itself.
 
     Args:
-        arch: the architecture that bare weights belong to.
         input_size: (C, H, W) that the source expects.
         mean: per channel, for pixels scaled to 0..1.
         std: likewise.
         channel_order: in which the source wants colours.
     """
 
-    arch: str | None = field(default=None, metadata={"help": "Architecture that bare weights belong to."})
     input_size: tuple[float, ...] | None = field(
         default=None,
         metadata={"help": "C,H,W that the source expects, where it does not say.", "kind": "numbers"},
@@ -51,12 +49,28 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class Setting(Opening):
+class Opening(Inputs):
+    """How one source that does not say everything itself is opened.
+
+    Args:
+        arch: the architecture that bare weights belong to.
+    """
+
+    arch: str | None = field(default=None, metadata={"help": "Architecture that bare weights belong to."})
+
+    def arch_of(self, uri: str) -> str | None:
+        """The architecture, whatever the source is called."""
+        return self.arch
+
+
+@dataclass(frozen=True)
+class Setting(Inputs):
     """What is looked at, and what the work is done with; the flags that several commands share.
 
     Args:
         data: a folder, a file, or "digits".
         source: URIs of pretrained networks.
+        arch: the architecture that bare weights belong to; of one among several sources "URI=ARCH".
         per_class: training examples of each class; None keeps all.
         train_size: training examples in all; None keeps all.
         task: what is predicted; None goes by the labels.
@@ -73,6 +87,10 @@ class Setting(Opening):
     source: tuple[str, ...] = field(
         default=(),
         metadata={"help": f"Pretrained network; may be given several times.  [default: {EMBEDDED}]"},
+    )
+    arch: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Architecture that bare weights belong to; with several sources SOURCE=ARCH, once for each."},
     )
     per_class: int | None = field(default=None, metadata={"help": "Keep this many training examples of each class."})
     train_size: int | None = field(default=None, metadata={"help": "Keep this many training examples in all."})
@@ -95,6 +113,22 @@ class Setting(Opening):
     def sources(self) -> tuple[str, ...]:
         """The URIs, or the embedded source where none is given."""
         return self.source or (EMBEDDED,)
+
+    def arch_of(self, uri: str) -> str | None:
+        """The architecture of one of the sources: its own, else the one that is said for all.
+
+        Raises:
+            SourceError: one is said for a source that is not there, or two for the same.
+        """
+        said = [(name, arch) for name, _, arch in (text.rpartition("=") for text in self.arch)]
+        strangers = [name for name, _ in said if name and name not in self.sources]
+        names = [name for name, _ in said]
+        if strangers or len(set(names)) < len(names):
+            raise SourceError(
+                f"--arch {' --arch '.join(self.arch)}: each must be for another of the sources "
+                f"({', '.join(self.sources)}). For example: --arch {self.sources[0]}=timm:resnet18"
+            )
+        return dict(said).get(uri) or dict(said).get("")
 
 
 @dataclass(frozen=True)
@@ -176,19 +210,19 @@ def sources(setting: Setting, data: Dataset) -> list[Source]:
     return [open_source(uri, setting, data) for uri in setting.sources]
 
 
-def open_source(uri: str, opening: Opening, data: Dataset | None = None) -> Source:
+def open_source(uri: str, opening: Opening | Setting, data: Dataset | None = None) -> Source:
     """One source; with recordings at hand, one that sees or hears them.
 
     Raises:
         SourceError: it cannot be found, read, or matched to its architecture.
     """
-    source = load_source(uri, arch=opening.arch, input=input_spec(opening))
+    source = load_source(uri, arch=opening.arch_of(uri), input=input_spec(opening))
     if data is None or data.modality != "audio" or source.input.modality == "text":
         return source
     return for_sound(source, data)
 
 
-def input_spec(setting: Opening) -> InputSpec | None:
+def input_spec(setting: Inputs) -> InputSpec | None:
     """The input that the flags describe; None leaves it to the source."""
     if setting.input_size is None:
         if setting.mean or setting.std:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import TINY  # type: ignore[import-not-found]
+from regraft.source.cifar_resnet import resnet20
 
 
 def test_inspect_lists_cuts_with_names_and_shapes(run, weights):
@@ -105,3 +107,29 @@ def test_pretrain_makes_a_source_that_fit_opens(run, pictures, tmp_path):
     assert answer.status == 0, answer.err
     facts = json.loads(run("inspect", out, "--arch", TINY, "--json").out)
     assert "missing" not in facts["report"] and facts["classes"] == 3
+
+
+@pytest.fixture
+def other_weights(tmp_path: Path) -> Path:
+    """Those of another architecture."""
+    path = tmp_path / "resnet20.pt"
+    torch.save(resnet20().state_dict(), path)
+    return path
+
+
+def test_each_of_several_sources_has_an_architecture_of_its_own(run, pictures, weights, other_weights):
+    both = ("--source", weights, "--source", other_weights)
+    of_each = ("--arch", f"{weights}={TINY}", "--arch", f"{other_weights}=regraft.source.cifar_resnet:resnet20")
+    of_one = ("--arch", TINY, *of_each[2:])
+    for architectures in (of_each, of_one):
+        answer = run("rank", pictures, *both, *architectures, "--json")
+        assert answer.status == 0, answer.err
+        assert {each["source"] for each in json.loads(answer.out)} == {str(weights), str(other_weights)}
+
+
+@pytest.mark.parametrize("said", [("elsewhere.pt={0}",), ("{0}", "{0}")], ids=["of a stranger", "two for the same"])
+def test_an_architecture_for_no_source_ends_with_one_that_would_have_worked(run, pictures, weights, said):
+    words = [word for text in said for word in ("--arch", text.format(TINY))]
+    answer = run("rank", pictures, "--source", weights, *words)
+    assert answer.status == 2
+    assert f"For example: --arch {weights}=timm:resnet18" in answer.err.replace("\n", "")

@@ -23,7 +23,7 @@ def test_stopped_controls_leave_a_model_and_go_on(shapes, tmp_path: Path, monkey
     job = Job(
         data=str(tmp_path / "shapes"),
         source=(str(tmp_path / "tiny.pt"),),
-        arch="regraft.testing.sources:tiny_net",
+        arch=("regraft.testing.sources:tiny_net",),
         recipe="probe",
         runtime="torch",
         cache=tmp_path / "cache",

@@ -35,7 +35,7 @@ def _fit(folder: Path, data: Path, source, arch: str, monkeypatch) -> Outcome:
     torch.save(source.model.state_dict(), folder / "tiny.pt")
     places = {"cache": folder / "cache", "out": folder / "run"}
     return transfer(
-        Job(data=str(data), source=(str(folder / "tiny.pt"),), arch=arch, recipe="probe", runtime="torch", **places)
+        Job(data=str(data), source=(str(folder / "tiny.pt"),), arch=(arch,), recipe="probe", runtime="torch", **places)
     )
 
 

@@ -32,7 +32,7 @@ def test_a_thousand_pictures_of_noise_make_no_more_than_three_megabytes(tmp_path
     job = Job(
         data=str(tmp_path / "noise"),
         source=(str(tmp_path / "tiny.pt"),),
-        arch="regraft.testing.sources:tiny_net",
+        arch=("regraft.testing.sources:tiny_net",),
         recipe="probe",
         runtime="torch",
         evidence="off",

@@ -52,7 +52,7 @@ class DepthProfile:
     Args:
         results: of every candidate tried, in the order of the flow, joined stages after single ones.
         best: the one to deliver.
-        single: the best that is no average; its few taps leave more of the network free to train.
+        single: the best that is no average and reads few stages, which leaves more of the network free to train.
         stages: names of the network's stages, in order.
         notes: what was left out and why, one sentence each.
     """
@@ -111,17 +111,28 @@ def depth_profile(
                 (*notes, _screening(len(sets), len(few))),
             )
         results = _rounds(bench, sets, costs, deadline, HEADS_OF[task.kind])
-        single = select(results)
-        if single.val_scores is None:  # it came to the front after its values were dropped
-            single = bench.judge(single.candidate)
+        on_few_stages = [result for result in results if result.candidate.head != "selected"]
+        single = _with_values(select(on_few_stages), bench)
+        results = _with(single, results)
+        top = _with_values(select(results), bench)
     if time.monotonic() > deadline:
         notes = (*notes, f"Stopped after {time_limit:g} seconds with {len(results)} candidates tried.")
-    mean = average(results, y_train, y_val, task)
+    mean = average(on_few_stages, y_train, y_val, task)
     if mean is None:
-        return _in_depth_order(results, single, single, traced, notes)
+        return _in_depth_order(results, top, single, traced, notes)
     # Not by log-loss: the single best is the luckiest of a hundred, the average is not.
-    best = mean if mean.score >= single.score - single.se else single
+    best = mean if mean.score >= top.score - top.se else top
     return _in_depth_order([*results, mean], best, single, traced, notes)
+
+
+def _with(result: ProbeResult, results: Sequence[ProbeResult]) -> list[ProbeResult]:
+    """The results with this one in its place."""
+    return [result if each.candidate == result.candidate else each for each in results]
+
+
+def _with_values(result: ProbeResult, bench: Bench) -> ProbeResult:
+    """Fitted again if it came to the front after its values were dropped."""
+    return bench.judge(result.candidate) if result.val_scores is None else result
 
 
 def _screened(sets: Sequence[TapSet], few: Bench, costs: Costs, deadline: float, head: str) -> list[TapSet]:
@@ -244,8 +255,7 @@ def _in_depth_order(
         taps = result.candidate.taps
         return len(taps) > 1, [names.index(tap.cut) for tap in taps], result.n_features
 
-    full = [single if result.candidate == single.candidate else result for result in results]
-    light = [r if r in (best, single) else without_values(r) for r in full]
+    light = [r if r in (best, single) else without_values(r) for r in _with(best, results)]
     return DepthProfile(tuple(sorted(light, key=place)), best, single, names, notes)
 
 
