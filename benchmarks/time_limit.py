@@ -2,7 +2,8 @@
 
     python benchmarks/time_limit.py
 
-A run may end sooner, where nothing more that it could try would fit; it must not end later than a tenth after its limit.
+A run may end sooner, where nothing more that it could try would fit; it must not end later than a tenth after its
+limit.
 """
 
 from __future__ import annotations
