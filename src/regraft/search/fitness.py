@@ -21,11 +21,13 @@ from regraft.search.features import Means
 from regraft.search.ideas import FEW_LONG
 from regraft.search.preprocessing import Reading, alternatives, reading
 from regraft.source import Source
+from regraft.source.transformers_audio import wants_mask
 from regraft.spec import AudioSpec, InputSpec, TextSpec
 
 Verdict = Literal["fits", "warns", "refuses"]
 
 _ENLARGED = 4.0
+_EMPTY, _MANY = 0.5, 0.05  # of a window that silence pads, and of the recordings that may leave so much
 _TEXTS = 500  # looked up in the vocabulary, spread evenly
 
 
@@ -66,7 +68,8 @@ def check(data: Dataset, source: Source, traced: Traced, means: Means) -> Fitnes
     elif isinstance(source.input, TextSpec):
         reasons = _words(train, source.uri, source.input)
     else:
-        reasons = [_slow(train, source.uri, source.input), _long(train, source.uri, source.input)]
+        spec = source.input
+        reasons = [_slow(train, source.uri, spec), _long(train, source.uri, spec), _padded(train, source, spec)]
     reasons = tuple(reason for reason in reasons if reason)
     return Fitness("warns" if reasons else "fits", reasons, found)
 
@@ -146,4 +149,18 @@ def _long(train: Dataset, uri: str, spec: AudioSpec) -> str:
         f"hears. Of those only the middle counts, but where predictions are averaged over {WINDOWS} windows, which "
         f"auto tries last and --set views={WINDOWS} --set average_views={WINDOWS} asks for. If what tells the classes "
         "apart may lie elsewhere, cut them into pieces of that length, each with its label"
+    )
+
+
+def _padded(train: Dataset, source: Source, spec: AudioSpec) -> str:
+    """That a network hears silence which it was trained to leave out."""
+    seconds, window = np.array([e.width / e.height for e in train.examples]), spec.samples / spec.rate
+    share = float((seconds < (1 - _EMPTY) * window).mean())
+    if share <= _MANY or not wants_mask(source):
+        return ""
+    return (
+        f"{100 * share:.0f} % of the recordings fill less than half of the {window:.1f} seconds that {source.uri} "
+        "hears; silence pads them, and it was trained to leave that out (attention_mask), which is not done here. One "
+        "that was not, with feat_extract_norm 'group' in its config.json, may do better: --source "
+        "hf:facebook/hubert-base-ls960"
     )

@@ -64,6 +64,21 @@ def is_audio(fields: Mapping[str, Any]) -> bool:
     return fields["model_type"] in KINDS
 
 
+def wants_mask(source: Source) -> bool:
+    """Whether a network was trained with the silence that pads a recording masked out, as it is not here.
+
+    Those with layer norm between their filters were, those with group norm were not (transformers' documentation of
+    `Wav2Vec2Model`). A mask that follows from the recording would cross every place of the network beside the
+    activation, so that no inner cut was left.
+
+    Args:
+        source: any.
+    """
+    config = source.arch_args.get("config", {})
+    kind, norm = config.get("model_type"), config.get("feat_extract_norm")
+    return kind == "data2vec-audio" or (kind in KINDS and norm == "layer")
+
+
 def open_audio(folder: Path, fields: dict[str, Any], weights: Path | None, request: Request) -> Source:
     """An encoder of sound of transformers as a source.
 
