@@ -122,6 +122,7 @@ _INSIDE: dict[str, Callable[[bytes, random.Random], bytes]] = {
     ".json": _bent_json,
     ".safetensors": _bent_header,
     ".pt": _in_zip,
+    ".pt2": _in_zip,
     ".zip": _in_zip,
     ".keras": _in_zip,
     ".gz": _in_gzip,

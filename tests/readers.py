@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -9,16 +10,19 @@ import random
 import shutil
 import struct
 import tempfile
+import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from damage import damaged
-from regraft.source import load_source, write_source
+from regraft.source import expects, load_source, write_source
 from regraft.spec import InputSpec, Spec
 from regraft.testing import TINY_ARCH, tiny_source
 
@@ -101,6 +105,62 @@ def _pytorch(name: str, *, zipped: bool) -> Sample:
     hostile += [{name: pickle.dumps({"state_dict": Hostile()}, protocol=protocol)} for protocol in (2, 5)]
     whole = _saved({"state_dict": state, "epoch": 3}, name, zipped=zipped)
     return Sample(whole, name, TINY_ARCH, hostile=tuple(hostile))
+
+
+def _repacked(whole: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
+    """A zip with the content of its members changed."""
+    new = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(new, "w") as archive:
+        for name in old.namelist():
+            archive.writestr(name, change(name, old.read(name)))
+    return new.getvalue()
+
+
+def _exported() -> Sample:
+    shapes, saved, trap = ({0: torch.export.Dim("n")},), io.BytesIO(), pickle.dumps(TRAP)
+    torch.export.save(
+        torch.export.export(tiny_source().model, (torch.rand(2, 3, 32, 32),), dynamic_shapes=shapes), saved
+    )
+    whole = saved.getvalue()
+
+    def pickled(name: str, content: bytes) -> bytes:
+        if name.endswith("config.json"):
+            return content.replace(b'"use_pickle": false', b'"use_pickle": true')
+        return trap if "/data/" in name else content
+
+    def evaluated(name: str, content: bytes) -> bytes:
+        return content.replace(b"Symbol(", f"__import__('os').system('touch {MARK}') or (".encode())
+
+    def called(name: str, content: bytes) -> bytes:
+        return content.replace(b"torch.ops.aten.relu.default", b"torch.ops.aten.from_file.default")
+
+    hostile = tuple({"net.pt2": _repacked(whole, change)} for change in (pickled, evaluated, called))
+    return Sample({"net.pt2": whole}, "net.pt2", input=SPEC, hostile=hostile)
+
+
+def _torchscript() -> Sample:
+    saved = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch calls TorchScript deprecated
+        torch.jit.save(torch.jit.trace(tiny_source().model, torch.rand(2, 3, 32, 32)), saved)
+    whole, trap = saved.getvalue(), pickle.dumps(TRAP, protocol=2)
+    hostile = _repacked(whole, lambda name, content: trap if name.endswith(".pkl") else content)
+    return Sample({"net.pt": whole}, "net.pt", TINY_ARCH, hostile=({"net.pt": hostile},))
+
+
+@expects(InputSpec(size=(3, 16, 16)))
+def exported_by_keras() -> nn.Module:
+    """The network of fixtures/make_saved_model.py."""
+    layers = {"conv": nn.Conv2d(3, 8, 3), "bn": nn.BatchNorm2d(8), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2)}
+    layers |= {"more": nn.Conv2d(8, 8, 3), "average": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+    return nn.Sequential(OrderedDict(layers | {"head": nn.Linear(8, 5)}))
+
+
+def _tensorflow2() -> Sample:
+    with zipfile.ZipFile(FIXTURES / "saved_model.zip") as archive:
+        names = [name for name in archive.namelist() if "/variables/" in name]
+        files = {Path(name).name: archive.read(name) for name in names}
+    return Sample(files, "variables.index", "readers:exported_by_keras")
 
 
 def _safetensors() -> Sample:
@@ -242,6 +302,8 @@ def _archive(format: str, ending: str) -> Sample:
 READERS: dict[str, Callable[[], Sample]] = {
     "PyTorch zip": lambda: _pytorch("net.pt", zipped=True),
     "PyTorch before 1.6": lambda: _pytorch("net.th", zipped=False),
+    "torch.export": _exported,
+    "TorchScript": _torchscript,
     "safetensors": _safetensors,
     "safetensors in shards": _shards,
     "ONNX": lambda: _fixture("onnx/residual_17.onnx", SPEC),
@@ -252,6 +314,7 @@ READERS: dict[str, Callable[[], Sample]] = {
     "TensorFlow 1": lambda: _tensorflow("mlp", (3, 4, 4)),
     "TensorFlow 1, convolutions": lambda: _tensorflow("conv", (3, 13, 15)),
     "TensorFlow 1, older": lambda: _tensorflow("autoencoder", (1, 4, 4), old=True),
+    "TensorFlow 2, variables": _tensorflow2,
     "TensorFlow Lite": lambda: _tflite("float"),
     "TensorFlow Lite, 8 bit": lambda: _tflite("int8"),
     "timm folder": _timm,

@@ -102,6 +102,6 @@ def _check_operations(folder: Path) -> None:
     if found:
         raise SourceError(
             f"{folder} holds operations that reach beyond a network ({', '.join(found)}), so TensorFlow was not asked "
-            "to load it. Save the network without them: model.export('folder'), or pass its variables with a network of "
-            f"your own: load_source('{folder}', arch='pkg.mod:callable')"
+            "to load it. Save the network without them: model.export('folder'), or pass its variables with a network "
+            f"of your own: load_source('{folder}', arch='pkg.mod:callable')"
         )

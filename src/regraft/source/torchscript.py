@@ -29,6 +29,7 @@ _STORAGES = {
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
 _TENSOR = "torch._utils _rebuild_tensor_v2"
+_KNOWN = ("torch._utils ", "torch.jit._pickle ", "torch.device", "torch device")  # that PyTorch writes
 _MARK = object()
 
 
@@ -67,14 +68,14 @@ def read_torchscript(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     """
     entry = next((entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")), None)
     if entry is None or entry.file_size > _MOST_BYTES:
-        raise _damaged(path, "it has no data.pkl of a sane size")
+        raise _unread(path, "it has no data.pkl of a sane size")
     root = entry.filename.removesuffix("data.pkl")
     try:
         program = _unpickled(archive.read(entry))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, zipfile.BadZipFile) as error:
-        raise _damaged(path, str(error)[:120]) from error
+        raise _unread(path, str(error)[:120]) from error
     if not isinstance(program, dict):
-        raise _damaged(path, f"it holds a {type(program).__name__}")
+        raise _unread(path, f"it holds a {type(program).__name__}")
     found = _Tensors(path, archive, root).of(program, ())
     if not found:
         raise SourceError(
@@ -84,8 +85,12 @@ def read_torchscript(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     return found
 
 
-def _damaged(path: Path, reason: str) -> SourceError:
-    return SourceError(f"{path} is damaged: its weights cannot be read ({reason}). Copy or download it again: {path}")
+def _unread(path: Path, reason: str) -> SourceError:
+    return SourceError(
+        f"{path} is a TorchScript program whose weights cannot be read ({reason}). Copy or download it again; where "
+        f"you trust its maker, save them: torch.save(torch.jit.load('{path}').state_dict(), 'weights.pt') and pass "
+        "weights.pt"
+    )
 
 
 class _Tensors:
@@ -100,7 +105,7 @@ class _Tensors:
         """The attributes that are tensors or hold some."""
         self._left -= len(attributes)
         if self._left < 0 or len(above) > _DEEPEST or id(attributes) in above:
-            raise _damaged(self._path, "its objects hold themselves")
+            raise _unread(self._path, "its objects hold themselves")
         found: dict[str, Any] = {}
         for name, value in attributes.items():
             if isinstance(value, dict):
@@ -119,7 +124,7 @@ class _Tensors:
             sizes, steps = ([int(n) for n in values] for values in (shape, strides))
             return strided(content, dtype, sizes, steps, int(offset), f"{self._path}: tensor {name!r}")
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, zipfile.BadZipFile) as error:
-            raise _damaged(self._path, f"tensor {name!r}: {error!r}"[:150]) from error
+            raise _unread(self._path, f"tensor {name!r}: {error!r}"[:150]) from error
 
     def _content(self, key: str) -> bytes:
         if key not in self._contents:
@@ -176,8 +181,11 @@ def _combined(name: str, stack: list[Any]) -> Any:
         return _Storage(stack.pop())
     if name in ("NEWOBJ", "REDUCE"):
         arguments, made_by = stack.pop(), stack.pop()
-        is_object = name == "NEWOBJ" or made_by.name == "collections OrderedDict"
-        return {} if is_object else _Made(made_by.name, arguments)
+        if name == "NEWOBJ" or made_by.name == "collections OrderedDict":
+            return {}
+        if not made_by.name.startswith(_KNOWN):
+            raise ValueError(f"it wants to use {made_by.name.replace(' ', '.')}, which can run any code")
+        return _Made(made_by.name, arguments)
     if name in ("SETITEMS", "APPENDS"):
         values = list(_to_mark(stack))
         return _extended(stack.pop(), values)

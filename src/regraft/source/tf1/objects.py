@@ -48,12 +48,13 @@ def first_string(stored: bytes, where: str) -> bytes:
     Raises:
         SourceError: it is cut short.
     """
-    length, at = 0, 0
+    length = end = 0
     for at, byte in enumerate(stored[:10]):
         length |= (byte & 127) << (7 * at)
         if byte < 128:
+            end = at + 1
             break
-    content = stored[at + 5 :]
-    if len(content) != length:
+    content = stored[end + 4 :]
+    if not end or len(content) != length:
         raise SourceError(f"{where} is damaged: the names of its variables are cut short. Copy or download it again")
     return content
