@@ -53,6 +53,11 @@ def test_longer_texts_cost_more(texts, counted, cut: str) -> None:
     assert without.seconds == pytest.approx(16 * plans[1].seconds, rel=0.01)  # as the traced example
 
 
+def test_longer_texts_take_more_of_the_disk(texts, counted) -> None:
+    plans = [resolve(TUNED.with_(cut="blocks.0"), texts.source, texts.traced, 3, n_train=60, length=n) for n in (5, 30)]
+    assert [plan.bytes for plan in plans] == [60 * n * 24 * 4 for n in (5, 30)]
+
+
 def test_very_long_texts_are_timed_on_fewer(texts, counted) -> None:
     plan = resolve(TUNED.with_(cut="blocks.0"), texts.source, texts.traced, 3, n_train=60, length=1000)
     assert counted[-1][:2] == (2, 1000)
@@ -73,7 +78,7 @@ def test_rows_of_one_shape_have_no_length(monkeypatch: pytest.MonkeyPatch) -> No
     assert plans[0].seconds == plans[1].seconds > 0
 
 
-def test_the_length_is_the_one_that_19_of_20_texts_have() -> None:
+def test_the_length_is_that_of_texts_which_are_padded_to_others_of_like_length() -> None:
     spec = TextSpec("\n".join(WORDS), kind="words", length=12)
     short = [" ".join(words) for words in islice(permutations(WORDS, 3), 38)]
     long = [" ".join(WORDS * n) for n in (1, 2, 30, 40)]
@@ -82,8 +87,9 @@ def test_the_length_is_the_one_that_19_of_20_texts_have() -> None:
         data = read((texts, [i % 2 for i in range(len(texts))]), val_fraction=0, test_fraction=0)
         return padded_length(data, spec)
 
-    assert found([*short, " ".join(WORDS[:5]), long[2]]) == 5
-    assert found(long) == spec.length
+    assert found(short) == 3
+    assert found([*short, " ".join(WORDS[:5]), long[2]]) == round((16 * 12 + 24 * 3) / 40)
+    assert found(long) == found([*short[:4], long[2]]) == spec.length
 
 
 def test_a_prospect_and_the_command_reckon_with_the_texts_at_hand(

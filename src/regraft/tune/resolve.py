@@ -50,8 +50,8 @@ def resolve(
         probe: what "auto" taps follow, `profile.best` or `profile.single`; None takes the classifier's own input.
         n_train: training examples; "auto" trains more stages when there are more.
         task: what the head's outputs are.
-        length: of texts, the tokens that a batch of them is padded to, for the time that an update takes; None takes
-            that of the traced example.
+        length: of texts, the tokens that each comes to in a padded batch, for the time that an update takes and the
+            bytes of a cache; None takes those of the traced example.
 
     Returns:
         A plan whose rows name every parameter and buffer of the source and of the head exactly once.
@@ -87,7 +87,7 @@ def resolve(
         n_train,
         epochs,
         updates,
-        _cached_bytes(scope, traced, n_train),
+        _cached_bytes(scope, traced, n_train, length),
         round(seconds, 2),
         task,
     )
@@ -249,12 +249,13 @@ def _head_rows(scope: Scope, rates: _Rates, epochs: int) -> list[PlanRow]:
 # cost -----------------------------------------------------------------------------------------------
 
 
-def _cached_bytes(scope: Scope, traced: Traced, n_train: int) -> int:
+def _cached_bytes(scope: Scope, traced: Traced, n_train: int, length: int | None) -> int:
     """Of the training rows, in all views; pooled features of the plain view are there already."""
     views = max(1, scope.recipe.views)
     if scope.cut == "output":
         return estimate_bytes(traced, scope.taps, n_train * (views - 1))
-    return estimate_bytes(traced, [Tap(scope.cut)], n_train * views)
+    cut, found = traced.cut(scope.cut), estimate_bytes(traced, [Tap(scope.cut)], n_train * views)
+    return found // cut.shape[0] * length if length and cut.ragged else found
 
 
 def _step_seconds(scope: Scope, source: Source, length: int | None) -> float:
