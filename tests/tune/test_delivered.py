@@ -46,7 +46,7 @@ def test_a_saved_model_is_what_was_trained(place: Path, tmp_path: Path, words: l
     job = Job(
         data=str(place / "shapes"),
         source=(str(place / "tiny.pt"),),
-        arch=TINY_ARCH,
+        arch=(TINY_ARCH,),
         set=("head=fresh", "epochs=2", "min_updates=0", *words),
         out=tmp_path / "run",
         cache=tmp_path / "cache",

@@ -33,6 +33,8 @@ N_TRAIN = 24
 class Computed:
     """Rows whose frozen layers run again for every batch."""
 
+    lengths = None
+
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, prefix: torch.nn.Module) -> None:
         self.labels, self.prefix, self._pixels = labels, prefix, pixels
 

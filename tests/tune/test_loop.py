@@ -98,7 +98,7 @@ class PrefixedRows:
     """Pixels through frozen layers, batch by batch."""
 
     def __init__(self, inner: ArrayRows, prefix: nn.Module) -> None:
-        self.inner, self.prefix, self.labels = inner, prefix, inner.labels
+        self.inner, self.prefix, self.labels, self.lengths = inner, prefix, inner.labels, inner.lengths
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -83,6 +83,20 @@ class FeatureCache:
         self._need(keys)
         return self._ragged(keys) if self._meta.ragged else self._fixed(keys)
 
+    def lengths(self, keys: Sequence[str]) -> np.ndarray | None:
+        """Places of each example's row, int64 (N,); None where all rows have the same shape.
+
+        Raises:
+            CacheError: some examples have no row.
+        """
+        if not self._meta.ragged:
+            return None
+        self._need(keys)
+        found = np.empty(len(keys), np.int64)
+        for shard, wanted, rows in self._places(keys):
+            found[wanted] = np.asarray(shard.lengths)[rows]
+        return found
+
     def _fixed(self, keys: Sequence[str]) -> np.ndarray:
         out = np.empty((len(keys), *self.shape), self.dtype)
         for shard, wanted, rows in self._places(keys):

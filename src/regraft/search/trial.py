@@ -26,7 +26,9 @@ from regraft.tune import (
     Recipe,
     Rows,
     ViewRows,
+    batches,
     full_network,
+    row_lengths,
     starting_head,
     steps,
     train_steps,
@@ -211,11 +213,13 @@ def view_at(prospect: Prospect, plan: Plan, split: str, view: int, *, augment_se
     if plan.cut == "output":
         if view:
             features.fill(plan.taps, (split,), view)  # in one pass
-        return ArrayRows(joined(features, plan.taps, split, view), labels)
+        rows = joined(features, plan.taps, split, view)
+        return ArrayRows(rows, labels, lengths=row_lengths(rows) if rows.ndim > 2 else None)
     if plan.cut == "input":
         prepared = load_rows(features.data.split(split), transform_for(prospect.source.input, view))
         augment = plan.recipe.augment if augment_seed is not None else "none"
-        return ArrayRows(prepared, labels, augment=augment, seed=augment_seed or 0)
+        lengths = row_lengths(prepared) if prospect.source.input.ragged else None
+        return ArrayRows(prepared, labels, augment=augment, seed=augment_seed or 0, lengths=lengths)
     return features.activations(Tap(plan.cut), split, view)
 
 
@@ -230,13 +234,10 @@ def joined(features: Features, taps: tuple[Tap, ...], split: str, view: int = 0)
 @torch.no_grad()
 def probabilities(network: Network, rows: Rows, batch_size: int = 256, *, task: Task = CLASSIFICATION) -> np.ndarray:
     """What a network says of all rows, (N, K) float64: softmax of its scores, sigmoid, or the scores."""
-    parts = [
-        network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0)).double()
-        for first in range(0, len(rows), batch_size)
-    ]
-    if task.one_of:
-        return np.concatenate([part.softmax(1).numpy() for part in parts])
-    return task.outputs(torch.cat(parts).numpy())
+    order = batches(rows, batch_size)
+    scores = torch.cat([network(rows.batch(indices, 0)).double() for indices in order])
+    scores = scores[torch.from_numpy(np.argsort(np.concatenate(order)))]
+    return scores.softmax(1).numpy() if task.one_of else task.outputs(scores.numpy())
 
 
 def plans_for(recipe: Recipe, prospect: Prospect, n_classes: int, probe: ProbeResult | None) -> tuple[Plan, ...]:

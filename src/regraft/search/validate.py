@@ -25,6 +25,7 @@ class _Some:
 
     def __init__(self, rows: Rows, places: np.ndarray) -> None:
         self.prefix = rows.prefix
+        self.lengths = None if rows.lengths is None else rows.lengths[places]
         self.labels = rows.labels[places]
         self._rows = rows
         self._places = places

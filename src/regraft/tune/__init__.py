@@ -14,7 +14,7 @@ from regraft.tune.plan import Plan, PlanRow, plan_whole, tap_name
 from regraft.tune.recipe import Recipe
 from regraft.tune.recipes import RECIPES
 from regraft.tune.resolve import resolve
-from regraft.tune.rows import ArrayRows, CacheRows, LiveRows, Rows, ViewRows
+from regraft.tune.rows import ArrayRows, CacheRows, LiveRows, Rows, ViewRows, batches, row_lengths
 from regraft.tune.rules import MOST_VIEWS
 from regraft.tune.scope import choose_taps
 from regraft.tune.start import fresh_head, frozen_prefix, starting_head, upper_network
@@ -34,6 +34,7 @@ __all__ = [
     "Recipe",
     "Rows",
     "ViewRows",
+    "batches",
     "choose_taps",
     "epochs_between_evaluations",
     "feature_width",
@@ -43,6 +44,7 @@ __all__ = [
     "network_above",
     "plan_whole",
     "resolve",
+    "row_lengths",
     "starting_head",
     "steps",
     "tap_name",

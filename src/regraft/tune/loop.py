@@ -11,7 +11,7 @@ Shape letters: B rows of one batch, K classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from regraft.tune.objective import Objective, Pull, clip_gradients
 from regraft.tune.optim import make_optimizer, parameter_groups, rate_factor
 from regraft.tune.plan import Plan
 from regraft.tune.reestimate import reestimate
-from regraft.tune.rows import Rows, epoch_order
+from regraft.tune.rows import Rows, batches, epoch_order
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class _Loop:
         """Batch-norm statistics that the plan wants from the training rows; a resumed run measures the same."""
         names = {name for row in self.plan.rows if row.batch_norm == "reestimate" for name in row.names}
         if names:
-            order = np.split(np.arange(len(self.train)), range(256, len(self.train), 256))
+            order = batches(self.train, 256)
             assert isinstance(self.network, Network)
             reestimate(self.network, names, lambda: (self.take(self.train, part, epoch=0) for part in order))
 
@@ -213,18 +213,13 @@ class _Loop:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed * 1_000_003 + epoch)
             self.network.train()
-            for indices in self.batches(epoch):
+            order = epoch_order(len(self.train), self.seed, epoch)
+            for indices in batches(self.train, self.recipe.batch_size, order):
                 total += self.step(indices, epoch) * len(indices)
                 seen += len(indices)
                 if self.out_of_time(time_limit):
                     break
         return float(total) / seen
-
-    def batches(self, epoch: int) -> Iterator[np.ndarray]:
-        order = epoch_order(len(self.train), self.seed, epoch)
-        size = self.recipe.batch_size
-        for first in range(0, len(order), size):
-            yield order[first : first + size]
 
     def step(self, indices: np.ndarray, epoch: int) -> Tensor:
         loss = self.loss(indices, epoch)
@@ -304,7 +299,7 @@ class _Loop:
         task = self.plan.task
         self.network.eval()
         loss = correct = 0.0
-        for indices in np.split(np.arange(len(self.val)), range(256, len(self.val), 256)):
+        for indices in batches(self.val, 256):
             logits = self.forward(self.take(self.val, indices, epoch=0))
             targets = self.targets(self.val, indices)
             if task.one_of:

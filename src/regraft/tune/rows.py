@@ -14,16 +14,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 
 from regraft.cache import FeatureCache
-from regraft.data import Dataset, Transform, decode
+from regraft.cache.ragged import lengths
+from regraft.data import Dataset, Preparation, decode, load_rows
 
 # Streams of random numbers that must not repeat each other for one (seed, epoch).
 ORDER, AUGMENT, VIEW = 1, 2, 3
+LONGEST_STRETCH, LEAST_STRETCHES = 50, 4  # in batches, and of them in an epoch
 
 
 class Rows(Protocol):
     """Examples with labels, served in batches; `batch` is a function of its arguments alone."""
 
     prefix: nn.Module | None  # frozen layers that run inside `batch`, for the loop to watch over
+    lengths: np.ndarray | None  # places of each row, int64 (N,), where rows differ in that; batches are padded
 
     @property
     def labels(self) -> np.ndarray: ...  # classes, int64 (N,); labels or numbers, float32 (N, K)
@@ -41,6 +44,7 @@ class ArrayRows:
         labels: (N,), or (N, K) of other tasks than classification.
         augment: "flip-crop" gives each epoch its own version of each picture, for pixels (N, C, H, W).
         seed: of the augmentation, which is a function of (seed, epoch, row) and nothing else.
+        lengths: places that count in each row (N, L, ...), (N,); a batch is as long as the longest of its rows.
 
     Example:
         >>> rows = ArrayRows(np.zeros((4, 3, 8, 8), np.uint8), np.array([0, 1, 0, 1]))
@@ -57,8 +61,10 @@ class ArrayRows:
         *,
         augment: Literal["none", "flip-crop"] = "none",
         seed: int = 0,
+        lengths: np.ndarray | None = None,
     ) -> None:
         self.values = values
+        self.lengths = lengths
         self.labels = as_learned(labels)
         self._augment = augment
         self._seed = seed
@@ -71,6 +77,8 @@ class ArrayRows:
     def batch(self, indices: np.ndarray, epoch: int) -> torch.Tensor:
         """The rows at some indices, (B, ...), as float32; augmented for this epoch if asked."""
         values = self.values[indices]
+        if self.lengths is not None:
+            values = values[:, : max(1, self.lengths[indices].max())]
         if self._augment == "flip-crop":
             values = flip_crop(values, indices, n=len(self), seed=self._seed, epoch=epoch)
         return torch.from_numpy(np.ascontiguousarray(values)).float()
@@ -91,6 +99,7 @@ class CacheRows:
         self._cache = cache
         self._keys = np.asarray(keys)
         self.labels = as_learned(labels)
+        self.lengths = cache.lengths(keys)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -101,30 +110,31 @@ class CacheRows:
 
 
 class LiveRows:
-    """Pictures that are decoded for every batch and, where there is a prefix, run through it.
+    """Examples that are decoded for every batch and, where there is a prefix, run through it.
 
     Args:
         dataset: the examples.
-        transform: from picture to pixels.
-        prefix: frozen layers from pixels to the activation at the cut; None gives the pixels.
+        transform: from example to the source's input.
+        prefix: frozen layers from that input to the activation at the cut; None gives the input.
     """
 
-    def __init__(self, dataset: Dataset, transform: Transform, prefix: nn.Module | None = None) -> None:
+    def __init__(self, dataset: Dataset, transform: Preparation, prefix: nn.Module | None = None) -> None:
         self.prefix = prefix
         self.labels = dataset.y
         self._dataset = dataset
         self._transform = transform
+        self.lengths = row_lengths(load_rows(dataset, transform)) if transform.ragged else None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @torch.no_grad()
     def batch(self, indices: np.ndarray, epoch: int) -> torch.Tensor:
-        """Activations at the cut, or pixels 0..255, (B, ...); the same in every epoch."""
+        """Activations at the cut, or the source's input, (B, ...); the same in every epoch."""
         wanted = [int(i) for i in indices]
         parts = decode(self._dataset, self._transform, wanted, batch_size=len(wanted))
-        pixels = torch.from_numpy(np.concatenate([part for _, part in parts]))
-        return pixels.float() if self.prefix is None else self.prefix(pixels)
+        prepared = torch.from_numpy(np.concatenate([part for _, part in parts]))
+        return prepared.float() if self.prefix is None else self.prefix(prepared)
 
 
 class ViewRows:
@@ -143,6 +153,7 @@ class ViewRows:
     def __init__(self, views: Sequence[Rows], *, seed: int) -> None:
         self.prefix = views[0].prefix
         self.labels = views[0].labels
+        self.lengths = views[0].lengths
         self._views = views
         self._seed = seed
 
@@ -168,6 +179,45 @@ def as_learned(labels: Sequence[int] | np.ndarray) -> np.ndarray:
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which an epoch visits N rows: a function of (seed, epoch), so a resumed run repeats it."""
     return np.random.default_rng([ORDER, seed, epoch]).permutation(n)
+
+
+def batches(rows: Rows, size: int, order: np.ndarray | None = None) -> list[np.ndarray]:
+    """The rows in batches: in their order, or another; rows of different lengths with others of about their length.
+
+    Without an order, the longest come first. With one, rows are sorted within each stretch of it, at least four to an
+    epoch, and the batches of a stretch keep no order of lengths: so every epoch pairs other rows, and little of a batch
+    is padding where there are many rows. `group_by_length` of Hugging Face's Trainer does the same.
+
+    Args:
+        rows: what is to be served.
+        size: of a batch.
+        order: (N,), all rows once.
+
+    Example:
+        >>> rows = ArrayRows(np.zeros((4, 9)), [0, 1, 0, 1], lengths=np.array([2, 9, 3, 8]))
+        >>> [batch.tolist() for batch in batches(rows, 2)]
+        [[1, 3], [2, 0]]
+    """
+    ends = range(size, len(rows), size)
+    if rows.lengths is None:
+        return np.split(np.arange(len(rows)) if order is None else order, ends)
+    if order is None:
+        return np.split(np.argsort(-rows.lengths, kind="stable"), ends)
+    stretch = size * max(1, min(LONGEST_STRETCH, len(rows) // (LEAST_STRETCHES * size)))
+    stretches = np.split(order, range(stretch, len(order), stretch))
+    return [batch for stretch in stretches for batch in _of_like_length(stretch, rows.lengths, size)]
+
+
+def _of_like_length(stretch: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """Batches in the order in which the stretch comes to their first row."""
+    by_length = stretch[np.argsort(-lengths[stretch], kind="stable")]
+    place = {int(row): i for i, row in enumerate(stretch)}
+    return sorted(np.split(by_length, range(size, len(by_length), size)), key=lambda batch: place[int(batch[0])])
+
+
+def row_lengths(rows: np.ndarray) -> np.ndarray:
+    """Places that count in padded rows, int64 (N,): in token ids (N, L) all but -1, in floats (N, L, D) all but NaN."""
+    return np.sum(rows >= 0, axis=1) if rows.ndim == 2 else lengths(rows)
 
 
 def flip_crop(pixels: np.ndarray, indices: np.ndarray, *, n: int, seed: int, epoch: int) -> np.ndarray:
