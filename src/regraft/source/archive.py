@@ -26,8 +26,8 @@ _GROWTH, _SLACK = 20, 64 * 2**20
 _MOST_MEMBERS = 10_000
 _BLOCK = 1 << 20
 # What Python's own readers of archives raise at damaged ones.
-_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error,
-           NotImplementedError, RuntimeError, ValueError, LookupError, OverflowError)  # fmt: skip
+DAMAGE = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error,
+          NotImplementedError, RuntimeError, ValueError, LookupError, OverflowError)  # fmt: skip
 Member = tuple[str, int, IO[bytes]]
 
 
@@ -64,7 +64,7 @@ def _unpack(path: Path, into: Path) -> None:
             if left < 0 or count > _MOST_MEMBERS:
                 raise _bomb(path, limit)
             _write(path, into, name, size, content)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise SourceError(
             f"{path} is damaged or not the archive that its name says ({error}). Copy or download it again, or "
             f"unpack it yourself and pass the folder: load_source('path/to/{path.name.partition('.')[0]}')"

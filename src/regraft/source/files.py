@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 
 from regraft.errors import SourceError
+from regraft.source.archive import DAMAGE
 from regraft.source.torchscript import is_torchscript, read_torchscript
 
 INDEX = ".index.json"
@@ -149,7 +150,7 @@ def check_unpacked(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except DAMAGE:
         return  # a damaged file is explained by its reader
     if size > path.stat().st_size + _SLACK:
         raise SourceError(
@@ -164,7 +165,7 @@ def _of_torchscript(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             return read_torchscript(path, archive) if is_torchscript(archive) else {}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except DAMAGE:
         return {}  # a damaged file is explained by its reader
 
 

@@ -21,6 +21,7 @@ import torch
 
 from regraft.errors import SourceError, closest
 from regraft.source.arch import build
+from regraft.source.archive import DAMAGE
 from regraft.source.files import check_unpacked
 from regraft.source.match import check_finite
 from regraft.source.onnx_net import packed
@@ -41,8 +42,7 @@ _STORED = {
 }  # fmt: skip
 _REAL = (6, 7, 8, 13)
 _FORMATS = {1: "contiguous_format", 2: "channels_last", 3: "channels_last_3d", 4: "preserve_format"}
-_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError, StopIteration,
-           zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError)  # fmt: skip
+_DAMAGE = (*DAMAGE, TypeError, AttributeError, StopIteration)
 _FLAGS = {
     "batch_norm": "training",
     "native_batch_norm": "training",

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from regraft.errors import SourceError
+from regraft.source.archive import DAMAGE
 from regraft.source.strided import strided
 
 _MOST_BYTES = 1 << 28  # of the pickle, which holds names and sizes
@@ -72,7 +73,7 @@ def read_torchscript(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     root = entry.filename.removesuffix("data.pkl")
     try:
         program = _unpickled(archive.read(entry))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, zipfile.BadZipFile) as error:
+    except (*DAMAGE, TypeError, AttributeError, StopIteration) as error:
         raise _unread(path, str(error)[:120]) from error
     if not isinstance(program, dict):
         raise _unread(path, f"it holds a {type(program).__name__}")
@@ -123,7 +124,7 @@ class _Tensors:
             content = self._content(key)
             sizes, steps = ([int(n) for n in values] for values in (shape, strides))
             return strided(content, dtype, sizes, steps, int(offset), f"{self._path}: tensor {name!r}")
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, zipfile.BadZipFile) as error:
+        except (*DAMAGE, TypeError, AttributeError) as error:
             raise _unread(self._path, f"tensor {name!r}: {error!r}"[:150]) from error
 
     def _content(self, key: str) -> bytes:
