@@ -65,10 +65,8 @@ def is_program(path: Path) -> bool:
     """Whether a file is a program of torch.export, by its content; by its name where it is no whole zip."""
     if path.suffix == ".pt2":
         return True
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        return False
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive:  # which fails at once where the file is no zip
             return any(re.fullmatch(r"([^/]+/)?(archive_format|serialized_exported_program\.json)", name)
                        for name in archive.namelist())  # fmt: skip
     except _DAMAGE:
