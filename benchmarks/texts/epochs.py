@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -36,6 +34,7 @@ from regraft.tune import (
     LiveRows,
     Plan,
     Rows,
+    batches,
     feature_width,
     frozen_prefix,
     resolve,
@@ -50,8 +49,8 @@ RECIPE = RECIPES["finetune"].with_(taps="feature", head="fresh", epochs=EPOCHS, 
 
 
 def main() -> None:
-    data = read(TEXTS)
-    data = replace(data, examples=data.split("train").examples[:: len(data) // SENTENCES][:SENTENCES])
+    every = read(TEXTS).split("train")
+    data = replace(every, examples=every.examples[:: len(every) // SENTENCES][:SENTENCES])
     source = load_source(minilm())
     traced = traced_source(source)
     rows, gaps = [], []
@@ -61,11 +60,13 @@ def main() -> None:
         fast, slow = (median(seconds(history)) for history in (cached, live))
         rows.append([cut, f"{slow:.1f}", f"{fast:.1f}", f"{slow / fast:.1f}", f"{filling:.1f}"])
         gaps.append(max(abs(a.train_loss - b.train_loss) for a, b in zip(cached.rows[1:], live.rows[1:], strict=True)))
-    in_pass, in_training = padding(data, source)
+    texts = LiveRows(every, transform_for(source.input))
+    in_pass, in_training = wasted(texts, PASS), wasted(texts, RECIPE.batch_size, epoch_order(len(every), 0, 1))
     note = (
         f"Median of {EPOCHS} epochs of {len(data)} sentences, one thread as OMP_NUM_THREADS says; read the ratios. "
-        f"Largest difference of the training losses: {max(gaps):.1e}. Of the computed tokens, padding is "
-        f"{in_pass:.1%} in the frozen pass and {in_training:.1%} in training."
+        f"Largest difference of the training losses: {max(gaps):.1e}. Of the tokens computed for "
+        f"all {len(every):,} training sentences, padding is {in_pass:.1%} in the frozen pass and {in_training:.1%} in "
+        "training."
     )
     header = [
         "trained above",
@@ -89,8 +90,7 @@ def both(plan: Plan, data: Dataset, source: Source, traced: Traced) -> tuple[His
         caches, _ = frozen_pass(data, source, traced, [tap], root=root)
         filling = time.perf_counter() - began
         cached = history(CacheRows(caches[tap], data.keys, data.labels))
-    live: Any = LiveRows(data, transform_for(source.input), frozen_prefix(plan, source, traced))  # type: ignore[arg-type]
-    return cached, history(live), filling
+    return cached, history(LiveRows(data, transform_for(source.input), frozen_prefix(plan, source, traced))), filling
 
 
 def seconds(history: History) -> list[float]:
@@ -99,19 +99,11 @@ def seconds(history: History) -> list[float]:
     return [after - before for before, after in pairwise(clock)]
 
 
-def padding(data: Dataset, source: Source) -> tuple[float, float]:
-    """The share of the computed tokens that is padding, in the frozen pass and in the first epoch of a training."""
-    prepare = transform_for(source.input)
-    lengths = np.array([len(prepare(data.open(i))) for i in range(len(data))])
-    orders = (np.argsort(-data.lengths, kind="stable"), PASS), (epoch_order(len(data), 0, 1), RECIPE.batch_size)
-    in_pass, in_training = (wasted(np.split(lengths[order], range(n, len(data), n))) for order, n in orders)
-    return in_pass, in_training
-
-
-def wasted(batches: Iterable[np.ndarray]) -> float:
-    """The share of padding in batches of rows of these lengths."""
-    pairs = [(batch.sum(), batch.max() * len(batch)) for batch in batches]
-    return 1 - sum(used for used, _ in pairs) / sum(computed for _, computed in pairs)
+def wasted(rows: Rows, size: int, order: np.ndarray | None = None) -> float:
+    """The share of the computed tokens that is padding, where texts are served in batches in some order."""
+    assert rows.lengths is not None
+    found = [rows.lengths[batch] for batch in batches(rows, size, order)]
+    return 1 - sum(batch.sum() for batch in found) / sum(batch.max() * len(batch) for batch in found)
 
 
 if __name__ == "__main__":
