@@ -310,8 +310,7 @@ class Pt2Net(nn.Module):
         if not leaf or hasattr(owner, leaf):
             raise _no_name(tensor.name)
         if tensor.kind in _PARAMETERS:
-            parameters = dict(self.named_parameters())
-            twin = parameters.get(tensor.twin) if tensor.twin else None
+            twin = dict(self.named_parameters()).get(tensor.twin) if tensor.twin else None
             owner.register_parameter(leaf, nn.Parameter(torch.empty(tensor.shape)) if twin is None else twin)
         else:
             owner.register_buffer(leaf, _fresh_buffer(tensor), persistent=tensor.kind != "hidden")
