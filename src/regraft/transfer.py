@@ -64,18 +64,21 @@ class Outcome:
     evidence: dict[str, Any]
 
 
-def transfer(job: Job, *, data: Dataset | None = None, audience: Listener | None = None) -> Outcome:
+def transfer(
+    job: Job, *, data: Dataset | None = None, audience: Listener | None = None, began: float | None = None
+) -> Outcome:
     """Find out what to reuse, train the rest, prove what it gave, and save the model with its report.
 
     Args:
         job: what to do.
         data: the examples, where they are at hand; else they are read from `job.data`.
         audience: who is told how it goes.
+        began: since when the time limit counts, by `time.monotonic`; None means now.
 
     Raises:
         RegraftError: something is wrong with the input; nothing that was finished is lost.
     """
-    clock = Clock(time.monotonic(), job.time_limit, SEARCH_SHARE[job.evidence])
+    clock = Clock(time.monotonic() if began is None else began, job.time_limit, SEARCH_SHARE[job.evidence])
     recipe = job.chosen_recipe
     data = data or examples(job)
     source = _readable(job, data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 
 import click
 
@@ -51,7 +52,8 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `regraft` command; always ends in SystemExit."""
     try:
-        sys.exit(cli.main(arguments, standalone_mode=False) or 0)
+        # Importing PyTorch takes seconds, which a time limit counts too.
+        sys.exit(cli.main(arguments, standalone_mode=False, obj=time.monotonic()) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -18,14 +18,15 @@ from regraft.transfer import Outcome, transfer
 @click.argument("data")
 @flags(Job)
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json and nothing else on standard output.")
-def command(data: str, as_json: bool, **chosen: Any) -> None:
+@click.pass_obj
+def command(began: float, data: str, as_json: bool, **chosen: Any) -> None:
     """Find out what to reuse of a source for DATA, train the rest, and save a model with its report.
 
     DATA is a folder of class folders, a .csv, .jsonl or .parquet file, or the built-in `digits`.
     """
     job = Job(data=data, **chosen)
     with terminal() as listener:
-        run = transfer(job, audience=listener)
+        run = transfer(job, audience=listener, began=began)
     if as_json:
         print_result(run.metrics)
     else:

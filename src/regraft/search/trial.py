@@ -6,6 +6,7 @@ Shape letters: N examples, D features, K classes.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,6 +113,7 @@ def train_trial(
     source, traced = prospect.source, prospect.traced
     plans = plans_for(recipe, prospect, n_classes, probe)
     plan, listener, ended = whole(recipe, plans), means.listener, 0
+    _fill(prospect, plans)
 
     def network_of(plan: Plan) -> Network:
         return upper_network(plan, source, traced, starting_head(plan, traced, probe, seed=means.seed), seed=means.seed)
@@ -137,6 +139,13 @@ def train_trial(
     accuracy = history.kept.val_accuracy or 0.0
     trial = _averaging(Trial(recipe.name, prospect, plan, network, probe, accuracy, 0.0, history))
     return replace(trial, seconds=time.perf_counter() - started)
+
+
+def _fill(prospect: Prospect, plans: Sequence[Plan]) -> None:
+    """What several steps train on, in one pass: each pass of its own would decode and convert anew."""
+    cuts = dict.fromkeys(plan.cut for plan in plans if plan.cut not in ("input", "output"))
+    if len(cuts) > 1:
+        prospect.features.fill([Tap(cut) for cut in cuts], ("train", "val"))
 
 
 def _averaging(trial: Trial) -> Trial:
