@@ -120,15 +120,16 @@ class Setting(Inputs):
         Raises:
             SourceError: one is said for a source that is not there, or two for the same.
         """
-        said = [(name, arch) for name, _, arch in (text.rpartition("=") for text in self.arch)]
-        strangers = [name for name, _ in said if name and name not in self.sources]
-        names = [name for name, _ in said]
-        if strangers or len(set(names)) < len(names):
+        said: dict[str, str] = {}
+        for text in self.arch:  # an address may hold an = of its own
+            name = next((source for source in self.sources if text.startswith(f"{source}=")), "")
+            said[name] = text[len(name) + 1 :] if name else text
+        if len(said) < len(self.arch) or "=" in said.get("", ""):
             raise SourceError(
                 f"--arch {' --arch '.join(self.arch)}: each must be for another of the sources "
                 f"({', '.join(self.sources)}). For example: --arch {self.sources[0]}=timm:resnet18"
             )
-        return dict(said).get(uri) or dict(said).get("")
+        return said.get(uri) or said.get("")
 
 
 @dataclass(frozen=True)

@@ -133,3 +133,12 @@ def test_an_architecture_for_no_source_ends_with_one_that_would_have_worked(run,
     answer = run("rank", pictures, "--source", weights, *words)
     assert answer.status == 2
     assert f"For example: --arch {weights}=timm:resnet18" in answer.err.replace("\n", "")
+
+
+def test_inspect_opens_a_graph_up_to_one_of_its_nodes(run):
+    network = Path(__file__).parents[1] / "source" / "fixtures" / "onnx" / "residual_21.onnx"
+    whole = json.loads(run("inspect", network, "--json").out)
+    name = whole["cuts"][2]["name"]
+    part = run("inspect", f"{network}#{name}", "--json")
+    assert part.status == 0, part.err
+    assert 0 < len(json.loads(part.out)["cuts"]) < len(whole["cuts"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -40,7 +39,7 @@ def command(uri_or_data: str, task: Kind | None, as_json: bool, **chosen: Any) -
 
 def is_source(where: str) -> bool:
     """Whether a word on the command line names a network: a URI scheme, a weight file, a folder with config.json."""
-    path = Path(where)
+    path = without_fragment(where)
     if is_graph(where):
         return True
     if path.exists():
