@@ -184,7 +184,7 @@ def test_the_card_of_a_run_has_the_same_figures(shapes, tmp_path: Path, monkeypa
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with the hub's client")
     monkeypatch.setitem(RECIPES._entries, "scratch", RECIPES["scratch"].with_(epochs=1, min_updates=4))
     torch.save(tiny_source().model.state_dict(), tmp_path / "tiny.pt")
-    sources = {"source": (str(tmp_path / "tiny.pt"),), "arch": "regraft.testing.sources:tiny_net"}
+    sources = {"source": (str(tmp_path / "tiny.pt"),), "arch": ("regraft.testing.sources:tiny_net",)}
     places = {"cache": tmp_path / "cache", "out": tmp_path / "run"}
     run = transfer(Job(data=str(tmp_path / "shapes"), recipe="probe", runtime="torch", **sources, **places)).folder
     card, metrics, found = (run / "model/README.md").read_text(), _of(run, "metrics.json"), _of(run, "evidence.json")
