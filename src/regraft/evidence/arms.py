@@ -21,7 +21,7 @@ from regraft.data import CLASSIFICATION, Dataset, Task, load_rows, transform_for
 from regraft.evidence.runs import Point, RawRun
 from regraft.probe import ProbeResult
 from regraft.search import Features, Means, Prospect, Trial, look_at, probe_for, traced_source
-from regraft.search.trial import rows_at, view_at
+from regraft.search.trial import probabilities, rows_at, view_at
 from regraft.source import Source, with_random_weights
 from regraft.tune import (
     RECIPES,
@@ -304,20 +304,9 @@ def right(network: Network, views: Sequence[Rows], task: Task = CLASSIFICATION) 
         views: rows of the same examples; the answer is the mean over them.
         task: what the answers are.
     """
-    answers = np.mean([task.outputs(_scores(network, rows)) for rows in views], axis=0)
-    return task.merits_of_outputs(answers, views[0].labels)
-
-
-@torch.no_grad()
-def _scores(network: Network, rows: Rows, batch_size: int = 256) -> np.ndarray:
-    """What a network says of each row, before softmax or sigmoid, (N, K)."""
     network.eval()
-    device = next(network.parameters()).device
-    found = [
-        network(rows.batch(np.arange(first, min(first + batch_size, len(rows))), 0).to(device)).double().cpu()
-        for first in range(0, len(rows), batch_size)
-    ]
-    return torch.cat(found).numpy()
+    answers = np.mean([probabilities(network, rows, task=task) for rows in views], axis=0)
+    return task.merits_of_outputs(answers, views[0].labels)
 
 
 def _paced(recipe: Recipe, updates: int, n_train: int) -> Recipe:

@@ -240,13 +240,18 @@ def joined(features: Features, taps: tuple[Tap, ...], split: str, view: int = 0)
     return np.concatenate([features(tap, split, view).reshape(n, -1) for tap in taps], axis=1)
 
 
-@torch.no_grad()
-def probabilities(network: Network, rows: Rows, batch_size: int = 256, *, task: Task = CLASSIFICATION) -> np.ndarray:
+def probabilities(network: Network, rows: Rows, *, task: Task = CLASSIFICATION) -> np.ndarray:
     """What a network says of all rows, (N, K) float64: softmax of its scores, sigmoid, or the scores."""
+    return task.outputs(scores(network, rows))
+
+
+@torch.no_grad()
+def scores(network: Network, rows: Rows, batch_size: int = 256) -> np.ndarray:
+    """The outputs of a network on all rows as they are, (N, K) float64."""
+    device = next(network.parameters()).device
     order = batches(rows, batch_size)
-    scores = torch.cat([network(rows.batch(indices, 0)).double() for indices in order])
-    scores = scores[torch.from_numpy(np.argsort(np.concatenate(order)))]
-    return scores.softmax(1).numpy() if task.one_of else task.outputs(scores.numpy())
+    found = torch.cat([network(rows.batch(indices, 0).to(device)).double().cpu() for indices in order])
+    return found[torch.from_numpy(np.argsort(np.concatenate(order)))].numpy()
 
 
 def plans_for(recipe: Recipe, prospect: Prospect, n_classes: int, probe: ProbeResult | None) -> tuple[Plan, ...]:
