@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.artifact import save, write_card
+from regraft.artifact import Delivery, Results, save, write_card
 from regraft.data import Dataset, load_rows, transform_for
 from regraft.errors import SourceError
 from regraft.evidence import (
@@ -271,20 +271,17 @@ def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any]) -> No
     prospect = chosen.prospect
     data = prospect.features.data
     shown = load_rows(_first(data.split("val"), SELF_TEST), transform_for(prospect.source.input))
-    save(
-        folder.path / "model",
+    delivery = Delivery(
         network=chosen.delivered(),
         source=prospect.source,
         taps=chosen.plan.taps,
         classes=data.classes,
         rows=shown,
         recipe=chosen.plan.recipe.to_dict(),
-        metrics=metrics,
-        dataset=data.name,
         views=chosen.views,
         task=data.task,
-        replace=True,
     )
+    save(folder.path / "model", delivery, Results(data.name, metrics), replace=True)
 
 
 def _first(data: Dataset, n: int) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.artifact import save
+from regraft.artifact import Delivery, Results, save
 from regraft.cache import Tap
 from regraft.cut import trace
+from regraft.data import CLASSIFICATION, Task
 from regraft.head import LinearHead
 from regraft.source import Source
 from regraft.testing import tiny_images, tiny_source
@@ -24,22 +25,24 @@ CLASSES = ("disc", "square", "cross")
 
 @dataclass(frozen=True)
 class Delivered:
-    """What `save` takes."""
+    """A model and a few pictures of its data."""
 
     network: Network
     source: Source
     taps: tuple[Tap, ...]
     pixels: np.ndarray
 
-    def save(self, folder: Path, **more: Any) -> Path:
-        return save(
-            folder,
-            **({"classes": CLASSES} | more),
-            network=self.network,
-            source=self.source,
-            taps=self.taps,
-            rows=self.pixels,
-        )
+    def save(
+        self,
+        folder: Path,
+        *,
+        classes: Sequence[str] = CLASSES,
+        task: Task = CLASSIFICATION,
+        replace: bool = False,
+        **results: Any,
+    ) -> Path:
+        delivery = Delivery(self.network, self.source, self.taps, classes, self.pixels, task=task)
+        return save(folder, delivery, Results(**results), replace=replace)
 
 
 def _deliver(*taps: Tap) -> Delivered:

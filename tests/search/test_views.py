@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regraft.artifact import load, save
+from regraft.artifact import Delivery, load, save
 from regraft.cache import Tap
 from regraft.data import Dataset, Transform, load_pixels, read
 from regraft.errors import BundleError, RecipeError
@@ -171,8 +171,7 @@ def test_a_bundle_keeps_the_number_and_predicts_alike(
 ) -> None:
     trial = carried_out(prospect, RECIPE.with_(average_views=3), means)
     test = prospect.features.data.split("test")
-    folder = save(
-        tmp_path / "model",
+    delivery = Delivery(
         network=trial.delivered(),
         source=prospect.source,
         taps=trial.plan.taps,
@@ -181,6 +180,7 @@ def test_a_bundle_keeps_the_number_and_predicts_alike(
         recipe=trial.plan.recipe.to_dict(),
         views=trial.views,
     )
+    folder = save(tmp_path / "model", delivery)
     model = load(folder)
     assert model.bundle.views == 3
     answers = model.predict_proba(test)

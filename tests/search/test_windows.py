@@ -16,7 +16,7 @@ pytest.importorskip("soundfile")
 
 import soundfile
 
-from regraft.artifact import load, save
+from regraft.artifact import Delivery, load, save
 from regraft.data import Dataset, load_rows, read, transform_for
 from regraft.data.audio import WINDOWS, AudioTransform, Sound, share_of_long
 from regraft.evidence.arms import Case, delivered, on_fresh_weights
@@ -103,8 +103,7 @@ def test_auto_finds_what_the_middle_does_not_hold(decided: Decision) -> None:
 def test_the_delivered_model_hears_the_windows(decided: Decision, tmp_path: Path) -> None:
     trial = decided.chosen
     test = trial.prospect.features.data.split("test")
-    save(
-        tmp_path / "model",
+    delivery = Delivery(
         network=trial.delivered(),
         source=trial.prospect.source,
         taps=trial.plan.taps,
@@ -112,6 +111,7 @@ def test_the_delivered_model_hears_the_windows(decided: Decision, tmp_path: Path
         rows=load_rows(test, transform_for(SPEC)),
         views=trial.views,
     )
+    save(tmp_path / "model", delivery)
     model = load(tmp_path / "model")
     np.testing.assert_allclose(model.predict_proba(test), trial.probabilities("test"), atol=1e-4)
     network, row = trial.delivered(), test.open(0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.artifact import load, save
+from regraft.artifact import Delivery, load, save
 from regraft.cache import Tap, frozen_pass
 from regraft.cut import join, split, trace_source
 from regraft.data import Dataset, load_rows, read, transform_for
@@ -161,7 +161,7 @@ def test_folders_of_our_own_and_bundles_bring_the_numbers_back(tmp_path: Path) -
     torch.nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(0))
     network = full_network(source, traced, taps, head)
     rows = load_rows(examples(PAIRS), transform_for(source.input))
-    save(tmp_path / "model", network=network, source=source, taps=taps, classes=["no", "yes"], rows=rows)
+    save(tmp_path / "model", Delivery(network, source, taps, ["no", "yes"], rows))
     said = load(tmp_path / "model").predict_proba(PAIRS)
     np.testing.assert_allclose(said, network(torch.from_numpy(rows)).softmax(1).numpy(), rtol=1e-4, atol=1e-5)
     swapped = load(tmp_path / "model").predict_proba([(second, first) for first, second in PAIRS])

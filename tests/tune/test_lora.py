@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.artifact import load, save
+from regraft.artifact import Delivery, load, save
 from regraft.cut import trace, trace_source
 from regraft.errors import MissingExtra, RecipeError
 from regraft.source import build, load_source, make_source
@@ -162,15 +162,8 @@ def test_a_bundle_of_merged_adapters_is_an_ordinary_network(vit, tmp_path: Path,
     network = started(vit, plan)
     train(plan, network, *rows_at(vit, plan), seed=0)
     whole = full_network(vit.source, vit.traced, plan.taps, network.head, network.state_dict(), recipe=plan.recipe)
-    folder = save(
-        tmp_path / "model",
-        network=whole,
-        source=vit.source,
-        taps=plan.taps,
-        classes=("disc", "square", "cross"),
-        rows=vit.pixels,
-        recipe=plan.recipe.to_dict(),
-    )
+    classes, recipe = ("disc", "square", "cross"), plan.recipe.to_dict()
+    folder = save(tmp_path / "model", Delivery(whole, vit.source, plan.taps, classes, vit.pixels, recipe))
     monkeypatch.setitem(sys.modules, "peft", None)  # which only training needs
     with torch.no_grad():
         expected = whole(torch.from_numpy(vit.pixels)).softmax(1).numpy()

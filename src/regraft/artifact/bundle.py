@@ -28,7 +28,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,37 +92,53 @@ class Bundle:
     task: Task = CLASSIFICATION
 
 
-def save(
-    folder: str | Path,
-    *,
-    network: Network,
-    source: Source,
-    taps: Sequence[Tap],
-    classes: Sequence[str],
-    rows: np.ndarray,
-    recipe: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    evidence: Mapping[str, Any] | None = None,
-    dataset: str = "",
-    views: int = 1,
-    task: Task = CLASSIFICATION,
-    replace: bool = False,
-) -> Path:
+@dataclass(frozen=True)
+class Delivery:
+    """What is delivered: all that answers depend on.
+
+    Args:
+        network: from prepared rows to class scores (`full_network`).
+        source: the source it was made from.
+        taps: what its head reads.
+        classes: names, in the order of the outputs: of classes, of labels or of numbers, as the task says.
+        rows: prepared examples, as `load_rows` gives them; the first 8 become the self-test.
+        recipe: how it was made, plain values; what it replaces and adds is built again from it.
+        views: of each example, whose predictions are to be averaged; 1 is the plain one alone.
+        task: what the outputs are.
+    """
+
+    network: Network
+    source: Source
+    taps: Sequence[Tap]
+    classes: Sequence[str]
+    rows: np.ndarray
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    views: int = 1
+    task: Task = CLASSIFICATION
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of a delivered model, for its card; no answer depends on it.
+
+    Args:
+        dataset: name of the data.
+        metrics: the run's metrics.json, which config.json holds as well.
+        evidence: the run's evidence.json.
+    """
+
+    dataset: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save(folder: str | Path, delivery: Delivery, results: Results | None = None, *, replace: bool = False) -> Path:
     """Write a delivered model as a bundle.
 
     Args:
         folder: where; must not hold anything yet.
-        network: from prepared rows to class scores (`full_network`).
-        source: the source it was made from.
-        taps: what its head reads.
-        classes: names, in the order of the outputs.
-        rows: prepared examples, as `load_rows` gives them; the first 8 become the self-test.
-        recipe: how it was made, plain values.
-        metrics: the run's metrics.json, shown on the card.
-        evidence: the run's evidence.json, shown on the card.
-        dataset: name of the data, shown on the card.
-        views: of each example, whose predictions are to be averaged; 1 is the plain one alone.
-        task: what the outputs are; `classes` are then the names of the labels or of the numbers.
+        delivery: the model and all that its answers depend on.
+        results: how good it is and on which data, where that is known.
         replace: put the new bundle in the place of an older one.
 
     Returns:
@@ -145,38 +161,48 @@ def save(
         >>> network = full_network(source, traced, taps, LinearHead.zeros(64, 3))
         >>> X, _ = tiny_images(2)
         >>> where = Path(tempfile.mkdtemp()) / "model"
-        >>> _ = save(where, network=network, source=source, taps=taps, classes=["disc", "square", "cross"],
-        ...          rows=X.transpose(0, 3, 1, 2))
+        >>> _ = save(where, Delivery(network, source, taps, ["disc", "square", "cross"], X.transpose(0, 3, 1, 2)))
         >>> load(where).classes
         ('disc', 'square', 'cross')
     """
-    folder = Path(folder)
-    _check_saving(folder, network, classes, source.input, rows, replace=replace)
-    shown = np.ascontiguousarray(rows[:MOST_EXAMPLES])
-    expected = probabilities(network, shown, task=task)
-    about = {"recipe": dict(recipe or {}), "metrics": dict(metrics or {})}
+    folder, results = Path(folder), results or Results()
+    _check_folder(folder, replace=replace)
+    _check_delivery(delivery)
     with _renamed_when_whole(folder) as new:
-        save_file(_tensors(network), new / WEIGHTS, metadata={"format": "pt"})
-        save_file({"rows": torch.from_numpy(shown), "probabilities": torch.from_numpy(expected)}, new / SELFTEST)
-        config = {
-            "format": FORMAT,
-            "version": VERSION,
-            "source": _source_dict(source),
-            "input": _kept_apart(source.input, new),
-            "taps": [asdict(tap) for tap in taps],
-            "classes": list(classes),
-            "task": task.to_dict(),
-            "views": views,
-            **about,
-            "digest": digest_file(new / WEIGHTS),
-        }
+        save_file(_tensors(delivery.network), new / WEIGHTS, metadata={"format": "pt"})
+        save_file(_examples(delivery), new / SELFTEST)
+        config = _config(delivery, results, new)
         (new / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        (new / LABELS).write_text("".join(f"{_one_line(name)}\n" for name in classes), encoding="utf-8")
-        card = model_card(config, evidence=dict(evidence or {}), dataset=dataset)
+        (new / LABELS).write_text("".join(f"{_one_line(name)}\n" for name in delivery.classes), encoding="utf-8")
+        card = model_card(config, evidence=dict(results.evidence), dataset=results.dataset)
         (new / CARD).write_text(card, encoding="utf-8")
         for file in (WEIGHTS, SELFTEST):  # which safetensors writes for the owner's eyes only
             (new / file).chmod(0o644)
     return folder
+
+
+def _examples(delivery: Delivery) -> dict[str, torch.Tensor]:
+    """The self-test: a few examples and what the network says of them."""
+    rows = np.ascontiguousarray(delivery.rows[:MOST_EXAMPLES])
+    expected = probabilities(delivery.network, rows, task=delivery.task)
+    return {"rows": torch.from_numpy(rows), "probabilities": torch.from_numpy(expected)}
+
+
+def _config(delivery: Delivery, results: Results, folder: Path) -> dict[str, Any]:
+    """The content of config.json; a vocabulary goes into a file of its own beside the weights."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "source": _source_dict(delivery.source),
+        "input": _kept_apart(delivery.source.input, folder),
+        "taps": [asdict(tap) for tap in delivery.taps],
+        "classes": list(delivery.classes),
+        "task": delivery.task.to_dict(),
+        "views": delivery.views,
+        "recipe": dict(delivery.recipe),
+        "metrics": dict(results.metrics),
+        "digest": digest_file(folder / WEIGHTS),
+    }
 
 
 def write_card(folder: str | Path, *, evidence: Mapping[str, Any], dataset: str = "") -> None:
@@ -265,7 +291,7 @@ def _checked(folder: Path, config: dict[str, Any]) -> Bundle:
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise BundleError(
             f"{folder / CONFIG} is not complete ({type(error).__name__}: {error}). "
-            "Save the model again: save(folder, network=..., source=..., taps=..., classes=..., rows=...)"
+            "Save the model again: save(folder, Delivery(...))"
         ) from error
 
 
@@ -461,24 +487,26 @@ def _one_line(name: str) -> str:
     return " ".join(name.split())
 
 
-def _check_saving(
-    folder: Path, network: nn.Module, classes: Sequence[str], spec: Spec, rows: np.ndarray, *, replace: bool
-) -> None:
+def _check_folder(folder: Path, *, replace: bool) -> None:
     if folder.exists() and not replace and (not folder.is_dir() or any(folder.iterdir())):
         raise BundleError(f"{folder} already holds something. Choose another: save({str(folder) + '-2'!r}, ...)")
     if replace and folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
         raise BundleError(f"{folder} is no saved model, so it is not replaced. Choose another folder: save(...)")
+
+
+def _check_delivery(delivery: Delivery) -> None:
+    rows, spec = delivery.rows, delivery.source.input
     if len(rows) == 0 or not _fits(rows, spec):
         raise BundleError(
             f"rows must be {transform_for(spec).dtype} (n, {', '.join(map(str, spec.size))}) with n at least 1, got "
-            f"{rows.dtype} {rows.shape}. "
-            "Pass prepared examples: save(folder, rows=load_rows(dataset, transform_for(source.input)), ...)"
+            f"{rows.dtype} {rows.shape}. Pass prepared examples: "
+            "save(folder, Delivery(rows=load_rows(dataset, transform_for(source.input)), ...))"
         )
-    outputs = network.state_dict()["head.weight"].shape[0]
-    if outputs != len(classes):
+    outputs = delivery.network.state_dict()["head.weight"].shape[0]
+    if outputs != len(delivery.classes):
         raise BundleError(
-            f"the head has {outputs} outputs and there are {len(classes)} classes. "
-            "Pass the classes that it was trained on: save(folder, classes=dataset.classes, ...)"
+            f"the head has {outputs} outputs and there are {len(delivery.classes)} classes. "
+            "Pass the classes that it was trained on: save(folder, Delivery(classes=dataset.classes, ...))"
         )
 
 
