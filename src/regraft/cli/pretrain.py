@@ -13,7 +13,7 @@ from regraft.cli.flags import flags
 from regraft.cli.terminal import terminal
 from regraft.data import read
 from regraft.job import Opening, device, input_spec
-from regraft.pretrain import SUPERVISED, pretrain_supervised
+from regraft.pretrain import SUPERVISED, Training, pretrain_supervised
 from regraft.tune import Event
 
 
@@ -64,18 +64,15 @@ def command(data: str, **chosen: Any) -> None:
             if event.kind == "epoch" and event.row.val_accuracy is not None:
                 listener.say(f"epoch {event.epoch}: {100 * event.row.val_accuracy:.1f} % on validation")
 
-        folder = pretrain_supervised(
-            pictures,
+        training = Training(
             asked.arch,
-            out=asked.out,
+            input=input_spec(asked),
+            recipe=SUPERVISED.with_(precision=asked.precision),
             epochs=asked.epochs,
             seed=asked.seed,
             device=device(asked.device),
-            recipe=SUPERVISED.with_(precision=asked.precision),
-            input=input_spec(asked),
             licence=asked.licence,
             command="regraft " + " ".join(sys.argv[1:]),
-            resume=asked.resume,
-            on_event=tell,
         )
+        folder = pretrain_supervised(pictures, training, out=asked.out, resume=asked.resume, on_event=tell)
     click.echo(folder)

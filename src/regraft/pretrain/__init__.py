@@ -6,6 +6,6 @@ Laws: it trains by the same loop as `tune`; the test split is measured once, aft
 holds the command that makes the weights again.
 """
 
-from regraft.pretrain.supervised import SUPERVISED, About, Pictures, pretrain_pixels, pretrain_supervised
+from regraft.pretrain.supervised import SUPERVISED, About, Pictures, Training, pretrain_pixels, pretrain_supervised
 
-__all__ = ["SUPERVISED", "About", "Pictures", "pretrain_pixels", "pretrain_supervised"]
+__all__ = ["SUPERVISED", "About", "Pictures", "Training", "pretrain_pixels", "pretrain_supervised"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,61 @@ class Pictures:
 
 @dataclass(frozen=True)
 class About:
-    """What the card says beside the figures.
+    """What pictures are of, as the card says it.
 
     Args:
         data: name of the training set.
         classes: names, in the order of the labels.
-        licence: of the weights.
-        command: the command line that makes them again.
     """
 
     data: str
     classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is to be trained from fresh weights, and how.
+
+    Args:
+        arch: `regraft:NAME`, `timm:NAME` or `python:pkg.mod:callable`; takes `num_classes`.
+        arch_args: keyword arguments of the architecture beside num_classes.
+        input: what the network expects; needed where the architecture does not say it.
+        recipe: how to train; None takes `SUPERVISED`, in bfloat16 where the processor multiplies it natively.
+        epochs: passes over the train split; None takes the recipe's.
+        seed: of initialisation, order and augmentation.
+        device: "cpu" or "cuda".
+        compiled: compile the network first; takes a minute, then saves about a quarter.
+        licence: of the weights, for the card.
+        command: the command line that makes them again, for the card.
+    """
+
+    arch: str
+    arch_args: dict[str, Any] = field(default_factory=dict)
+    input: InputSpec | None = None
+    recipe: Recipe | None = None
+    epochs: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    compiled: bool = False
     licence: str = ""
     command: str = ""
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    """A training with nothing left to be chosen.
+
+    Args:
+        asked: what it was made of.
+        arch_args: with num_classes.
+        input: what the network expects.
+        recipe: how to train.
+    """
+
+    asked: Training
+    arch_args: dict[str, Any]
+    input: InputSpec
+    recipe: Recipe
 
 
 class PixelNetwork(nn.Module):
@@ -111,8 +153,8 @@ class PixelNetwork(nn.Module):
 class _Run:
     """What was trained, and how it went."""
 
+    resolved: _Resolved
     about: About
-    input: InputSpec
     plan: Plan
     history: History
     metrics: dict[str, Any]
@@ -120,19 +162,10 @@ class _Run:
 
 def pretrain_supervised(
     data: Dataset,
-    arch: str,
+    training: Training,
     *,
     out: Path,
-    epochs: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    recipe: Recipe | None = None,
-    arch_args: dict[str, Any] | None = None,
-    input: InputSpec | None = None,
-    licence: str = "",
-    command: str = "",
     resume: bool = False,
-    compiled: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> Path:
     """Train an architecture from fresh weights on labelled pictures; the result is a source.
@@ -141,19 +174,13 @@ def pretrain_supervised(
 
     Args:
         data: its train split is learnt from; val is watched; test is measured once, after the last epoch.
-        arch: `regraft:NAME`, `timm:NAME` or `python:pkg.mod:callable`; takes `num_classes`.
+        training: what is to be trained, and how.
         out: folder of the new source, which `load_source` opens.
-        epochs: passes over the train split; None takes the recipe's.
-        seed: of initialisation, order and augmentation.
-        device: "cpu" or "cuda".
-        recipe: how to train; None takes `SUPERVISED`, in bfloat16 where the processor multiplies it natively.
-        arch_args: keyword arguments of the architecture beside num_classes.
-        input: what the network expects; needed where the architecture does not say it.
-        licence: of the weights, for the card.
-        command: the command line that makes them again, for the card.
         resume: go on from the checkpoint in `out`.
-        compiled: compile the network first; takes a minute, then saves about a quarter.
         on_event: see `regraft.tune.train`.
+
+    Returns:
+        The folder.
 
     Raises:
         RunError: `out` is not empty, or the architecture does not say what input it expects.
@@ -161,78 +188,92 @@ def pretrain_supervised(
     References: SGD with one cycle: Smith and Topin, 2018, arXiv:1708.07120.
     """
     _check_out(out, resume=resume)
-    recipe = recipe or SUPERVISED.with_(precision=fast_precision(device))
     if not data.task.one_of:
         raise DataError(f"{data.name} is a {data.task.kind} task; pretraining needs classes: --task classification")
-    spec = input_of(arch, arch_args, len(data.classes), input)
-    splits = {name: _decoded(data.split(name), spec) for name in ("train", "val", "test")}
-    return pretrain_pixels(
-        arch,
-        {name: pictures for name, pictures in splits.items() if len(pictures.labels)},
-        About(data.name, data.classes, licence, command),
-        out=out,
-        seed=seed,
-        device=device,
-        recipe=recipe if epochs is None else replace(recipe, epochs=epochs),
-        arch_args=arch_args,
-        input=spec,
-        compiled=compiled,
-        on_event=on_event,
-    )
+    resolved = _resolve(training, len(data.classes))
+    splits = {name: _decoded(data.split(name), resolved.input) for name in ("train", "val", "test")}
+    present = {name: pictures for name, pictures in splits.items() if len(pictures.labels)}
+    return _carry_out(resolved, present, About(data.name, data.classes), out, on_event)
 
 
 def pretrain_pixels(
-    arch: str,
     splits: dict[str, Pictures],
     about: About,
+    training: Training,
     *,
     out: Path,
-    seed: int = 0,
-    device: str = "cpu",
-    recipe: Recipe = SUPERVISED,
-    arch_args: dict[str, Any] | None = None,
-    input: InputSpec | None = None,
-    compiled: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> Path:
     """The same for pictures that are already decoded.
 
     Args:
-        arch: see `pretrain_supervised`.
         splits: "train", and "val" and "test" where there are such.
-        about: for the card.
+        about: what they are of.
+        training: see `pretrain_supervised`.
         out: folder of the new source; a checkpoint in it is resumed.
-        seed: see `pretrain_supervised`.
-        device: see `pretrain_supervised`.
-        recipe: see `pretrain_supervised`.
-        arch_args: see `pretrain_supervised`.
-        input: see `pretrain_supervised`.
-        compiled: see `pretrain_supervised`.
         on_event: see `regraft.tune.train`.
 
     Returns:
         The folder.
     """
-    spec = input_of(arch, arch_args, len(about.classes), input)
-    arguments = _arguments(arch_args, len(about.classes))
-    body, _ = build(arch, arguments, seed=seed)
-    network = PixelNetwork(body, spec)
-    rows = ArrayRows(splits["train"].pixels, splits["train"].labels, augment=recipe.augment, seed=seed)
-    plan = plan_whole(recipe, network, source=arch, n_classes=len(about.classes), n_train=len(rows))
-    if compiled:
+    return _carry_out(_resolve(training, len(about.classes)), splits, about, out, on_event)
+
+
+def _resolve(training: Training, n_classes: int) -> _Resolved:
+    """Every choice that was left open, made; what cannot work is refused before any picture is decoded."""
+    recipe = training.recipe or SUPERVISED.with_(precision=fast_precision(training.device))
+    if training.epochs is not None:
+        recipe = replace(recipe, epochs=training.epochs)
+    arch_args = {**training.arch_args, "num_classes": n_classes}
+    return _Resolved(training, arch_args, _input_of(training, arch_args), recipe)
+
+
+def _carry_out(
+    resolved: _Resolved,
+    splits: dict[str, Pictures],
+    about: About,
+    out: Path,
+    on_event: Callable[[Event], None] | None,
+) -> Path:
+    """Train, measure, write the folder."""
+    asked, recipe = resolved.asked, resolved.recipe
+    body, _ = build(asked.arch, resolved.arch_args, seed=asked.seed)
+    network = PixelNetwork(body, resolved.input)
+    rows = ArrayRows(splits["train"].pixels, splits["train"].labels, augment=recipe.augment, seed=asked.seed)
+    val = _rows(splits.get("val"))
+    plan = plan_whole(recipe, network, source=asked.arch, n_classes=len(about.classes), n_train=len(rows))
+    if asked.compiled:
         body.compile(dynamic=False)
     checkpoint = out / CHECKPOINT
-    val = _rows(splits.get("val"))
-    history = train(plan, network, rows, val, seed=seed, device=device, checkpoint=checkpoint, on_event=on_event)
-    metrics: dict[str, Any] = {"n_train": len(rows), "val_accuracy": history.kept.val_accuracy}
-    if "test" in splits:
-        metrics |= {"test_accuracy": accuracy(network, splits["test"]), "n_test": len(splits["test"].labels)}
-    source = make_source(str(out), canonical_arch(arch), arguments, body, spec)
-    origin = f"regraft pretrain, supervised, on {about.data}"
-    write_source(out, replace(source, classes=about.classes, licence=about.licence, origin=origin))
-    _write_card(out, _Run(about, spec, plan, history, metrics))
+    history = train(
+        plan, network, rows, val, seed=asked.seed, device=asked.device, checkpoint=checkpoint, on_event=on_event
+    )
+    metrics = {"n_train": len(rows), "val_accuracy": history.kept.val_accuracy, **_tested(network, splits)}
+    _write_folder(out, body, _Run(resolved, about, plan, history, metrics))
     checkpoint.unlink(missing_ok=True)
     return out
+
+
+def _tested(network: nn.Module, splits: dict[str, Pictures]) -> dict[str, Any]:
+    if "test" not in splits:
+        return {}
+    return {"test_accuracy": accuracy(network, splits["test"]), "n_test": len(splits["test"].labels)}
+
+
+def _write_folder(out: Path, body: nn.Module, run: _Run) -> None:
+    asked = run.resolved.asked
+    source = make_source(
+        str(out),
+        canonical_arch(asked.arch),
+        run.resolved.arch_args,
+        body,
+        run.resolved.input,
+        classes=run.about.classes,
+        licence=asked.licence,
+        origin=f"regraft pretrain, supervised, on {run.about.data}",
+    )
+    write_source(out, source)
+    _write_card(out, run)
 
 
 def fast_precision(device: str) -> str:
@@ -241,23 +282,19 @@ def fast_precision(device: str) -> str:
     return "bfloat16" if native else "float32"
 
 
-def input_of(arch: str, arch_args: dict[str, Any] | None, n_classes: int, input: InputSpec | None) -> InputSpec:
+def _input_of(training: Training, arch_args: dict[str, Any]) -> InputSpec:
     """What an architecture expects: as told, else as it says itself.
 
     Raises:
         RunError: neither, or something else than pictures.
     """
-    found = input or build(arch, _arguments(arch_args, n_classes))[1]
+    found = training.input or build(training.arch, arch_args)[1]
     if not isinstance(found, InputSpec):
         raise RunError(
-            f"{arch} does not say what pictures it expects. "
-            f"Pass it: pretrain_supervised(data, {arch!r}, input=InputSpec(size=(3, 32, 32)), ...)."
+            f"{training.arch} does not say what pictures it expects. "
+            f"Pass it: pretrain_supervised(data, Training({training.arch!r}, input=InputSpec(size=(3, 32, 32))), ...)."
         )
     return found
-
-
-def _arguments(arch_args: dict[str, Any] | None, n_classes: int) -> dict[str, Any]:
-    return {**(arch_args or {}), "num_classes": n_classes}
 
 
 def _check_out(out: Path, *, resume: bool) -> None:
@@ -292,7 +329,7 @@ def _write_card(out: Path, run: _Run) -> None:
 
 
 def _card(run: _Run) -> str:
-    recipe, metrics = run.plan.recipe, run.metrics
+    asked, spec, metrics = run.resolved.asked, run.resolved.input, run.metrics
     figures = [f"| training pictures | {metrics['n_train']:,} |"]
     if metrics["val_accuracy"] is not None:
         figures.append(f"| validation accuracy, last epoch | {metrics['val_accuracy']:.2%} |")
@@ -300,23 +337,23 @@ def _card(run: _Run) -> str:
         figures.append(f"| test accuracy, {metrics['n_test']:,} pictures | {metrics['test_accuracy']:.2%} |")
     parameters = run.plan.n_params("trained")
     lines = [
-        *("---", f"license: {run.about.licence or 'unknown'}", "library_name: regraft", "---", ""),
+        *("---", f"license: {asked.licence or 'unknown'}", "library_name: regraft", "---", ""),
         f"# {run.plan.source} trained on {run.about.data}",
         "",
         f"{parameters:,} parameters, {len(run.about.classes)} classes: {', '.join(run.about.classes)}. "
-        f"Input {run.input.size}, mean {run.input.mean}, std {run.input.std}.",
+        f"Input {spec.size}, mean {spec.mean}, std {spec.std}.",
         "",
         *("| | |", "|---|---|", *figures, ""),
         "The test pictures were looked at once, after the last epoch; the validation ones steered nothing.",
         "",
         "## How it was made",
         "",
-        *((f"    {run.about.command}", "") if run.about.command else ()),
+        *((f"    {asked.command}", "") if asked.command else ()),
         f"{run.plan.n_epochs} epochs, {run.plan.updates:,} updates, "
         f"{run.history.rows[-1].seconds / 60:.0f} minutes on "
         f"{torch.get_num_threads()} threads, PyTorch {torch.__version__.split('+')[0]}.",
         "",
-        *("```toml", recipe.to_toml().strip(), "```", ""),
+        *("```toml", run.resolved.recipe.to_toml().strip(), "```", ""),
         *("| epoch | training loss | validation loss | validation accuracy |", "|---|---|---|---|"),
         *(_epoch_line(row) for row in run.history.rows[1:]),
         "",
