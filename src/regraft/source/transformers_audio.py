@@ -18,22 +18,10 @@ import torch
 from torch import nn
 
 from regraft.errors import SourceError
-from regraft.source.arch import build
 from regraft.source.files import read_json
-from regraft.source.request import Request
-from regraft.source.source import LoadReport, Source, make_source
-from regraft.source.transformers_hub import (
-    check_fit,
-    class_names,
-    config_of,
-    kinds,
-    library,
-    licence,
-    loaded,
-    quiet,
-    read_weights,
-    with_classifier,
-)
+from regraft.source.source import LoadReport, Source
+from regraft.source.transformers_hub import fresh, kinds, library, with_classifier
+from regraft.source.transformers_saved import Saved, mixed_in
 from regraft.spec import AudioSpec
 
 KINDS = (
@@ -79,41 +67,27 @@ def wants_mask(source: Source) -> bool:
     return kind == "data2vec-audio" or (kind in KINDS and norm == "layer")
 
 
-def open_audio(folder: Path, fields: dict[str, Any], weights: Path | None, request: Request) -> Source:
+def open_audio(saved: Saved) -> Source:
     """An encoder of sound of transformers as a source.
 
     Args:
-        folder: with `config.json` and `preprocessor_config.json`.
-        fields: of the config.
-        weights: the file or index of files; None where only the architecture is wanted.
-        request: what the user asked for.
+        saved: what describes the input is its `preprocessor_config.json`.
 
     Raises:
         SourceError: no input is described, or the weights do not fit.
     """
-    if request.input is not None and not isinstance(request.input, AudioSpec):
-        raise request.wrong_input("audio")
-    kind = audio_class(fields, str(folder))
-    arch, arch_args = f"hf:{kind.__name__}", {"config": fields}
-    spec = request.input or input_of(folder, fields)
-    model, report = _filled(kind, fields, weights) if weights else (build(arch, arch_args, seed=request.seed)[0], None)
-    return make_source(
-        request.uri,
-        arch,
-        arch_args,
-        model,
-        spec,
-        classes=class_names(fields) if "Classification" in kind.__name__ else (),
-        licence=licence(folder),
-        origin=str(fields.get("_name_or_path") or "") if weights else "",
-        report=report,
-    )
+    asked = saved.request.input
+    if asked is not None and not isinstance(asked, AudioSpec):
+        raise saved.request.wrong_input("audio")
+    kind, arch_args = audio_class(saved.fields, str(saved.folder)), {"config": saved.fields}
+    spec = asked or input_of(saved.folder, saved.fields)
+    model, report = _filled(saved, kind) if saved.weights else (saved.built(kind, arch_args), None)
+    return saved.source(kind, arch_args, model, spec, report)
 
 
 def build_audio(kind: type[nn.Module], fields: dict[str, Any], arch_args: dict[str, Any]) -> nn.Module:
     """An encoder of sound with fresh weights."""
-    with quiet():
-        return _as_encoder(kind(config_of(fields, kind.__name__)))
+    return mixed_in(AudioEncoder, fresh(kind, fields))
 
 
 def audio_class(fields: Mapping[str, Any], where: str) -> type[nn.Module]:
@@ -136,22 +110,16 @@ class AudioEncoder(nn.Module):
         return found.last_hidden_state.mean(1)
 
 
-def _as_encoder(model: nn.Module) -> nn.Module:
-    base = type(model)
-    model.__class__ = type(base.__name__, (AudioEncoder, base), {"__module__": base.__module__})
-    return model
-
-
-def _filled(kind: type[nn.Module], fields: Mapping[str, Any], weights: Path) -> tuple[nn.Module, LoadReport]:
+def _filled(saved: Saved, kind: type[nn.Module]) -> tuple[nn.Module, LoadReport]:
     """The network with its weights, and what became of every tensor."""
-    tensors = read_weights(kind, fields, weights)
+    tensors = saved.tensors(kind)
     if kind.__name__ == "WhisperEncoder":
         tensors = _without_prefix(tensors)
-    model, report = loaded(kind, fields, tensors, weights)
+    model, report = saved.loaded(kind, tensors)
     unused = tuple(name for name in report.missing if name.endswith(_TRAINING_ONLY))
     report = replace(report, missing=tuple(n for n in report.missing if n not in unused), harmless=unused)
-    check_fit(kind, report, weights)
-    return _as_encoder(model), report
+    saved.check_fit(kind, report)
+    return mixed_in(AudioEncoder, model), report
 
 
 def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

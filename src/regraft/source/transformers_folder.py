@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from regraft.source.source import Source
 from regraft.source.transformers_audio import audio_class, build_audio, is_audio, open_audio
 from regraft.source.transformers_hub import check_size, plain_fields, read_config
 from regraft.source.transformers_image import build_image, image_class, open_image
+from regraft.source.transformers_saved import Saved
 from regraft.source.transformers_text import build_text, is_text, open_text, text_class
 
 
@@ -38,8 +40,7 @@ def open_transformers(folder: Path, weights: Path | None, request: Request) -> S
     """
     request.without_arch()
     fields = read_config(transformer_folder(folder))
-    opened = open_audio if is_audio(fields) else open_text if is_text(fields) else open_image
-    return opened(folder, fields, weights, request)
+    return _family(fields).open(Saved(folder, fields, weights, request))
 
 
 def build_transformers(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, None]:
@@ -51,19 +52,36 @@ def build_transformers(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module,
             "build(source.arch, source.arch_args). A network with its weights: load_source('hf:OWNER/NAME')"
         )
     fields = plain_fields(config, f"hf:{name}")
-    class_of, built = _family(fields)
-    kind = class_of(fields, f"hf:{name}")
+    family = _family(fields)
+    kind = family.class_of(fields, f"hf:{name}")
     if kind.__name__ != name:
         raise SourceError(f"the config given with hf:{name} is one of {kind.__name__}: build('hf:{kind.__name__}', …)")
     check_size(kind, fields, f"hf:{name}")
-    return built(kind, fields, arch_args), None
+    return family.build(kind, fields, arch_args), None
 
 
-def _family(fields: Mapping[str, Any]) -> tuple[Callable[..., type[nn.Module]], Callable[..., nn.Module]]:
-    """What finds the class of a config, and what builds it."""
-    if is_audio(fields):
-        return audio_class, build_audio
-    return (text_class, build_text) if is_text(fields) else (image_class, build_image)
+@dataclass(frozen=True)
+class _Family:
+    """What differs between the networks of one modality and those of another.
+
+    Args:
+        open: makes a source of a folder.
+        class_of: finds the class that a config describes.
+        build: makes a network of that class with fresh weights.
+    """
+
+    open: Callable[[Saved], Source]
+    class_of: Callable[[Mapping[str, Any], str], type[nn.Module]]
+    build: Callable[[type[nn.Module], dict[str, Any], dict[str, Any]], nn.Module]
+
+
+_AUDIO = _Family(open_audio, audio_class, build_audio)
+_TEXT = _Family(open_text, text_class, build_text)
+_IMAGE = _Family(open_image, image_class, build_image)
+
+
+def _family(fields: Mapping[str, Any]) -> _Family:
+    return _AUDIO if is_audio(fields) else _TEXT if is_text(fields) else _IMAGE
 
 
 ARCHITECTURES.add("hf", build_transformers)

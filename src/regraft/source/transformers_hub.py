@@ -1,4 +1,4 @@
-"""Hugging Face's transformers: its hub, its configs and its way of laying weights onto its classes.
+"""Hugging Face's transformers: its hub, its configs and its classes.
 
 Wolf et al.: Transformers: State-of-the-Art Natural Language Processing, 2020, arXiv 1910.03771.
 """
@@ -18,10 +18,7 @@ from torch import nn
 
 from regraft.errors import MissingExtra, SourceError
 from regraft.source.download import is_offline
-from regraft.source.files import read_checkpoint, read_json
-from regraft.source.match import check_finite
-from regraft.source.source import LoadReport
-from regraft.source.timm_hub import label_names
+from regraft.source.files import read_json
 
 _FILES = (
     "*config.json", "README.md", "modules.json",
@@ -84,11 +81,6 @@ def _unreachable(name: str, error: Exception) -> SourceError:
         f"model.safetensors of https://huggingface.co/{name.partition('@')[0]} into a folder of this machine and pass "
         "that: load_source('hf:path/to/folder')"
     )
-
-
-def is_transformers(config: Mapping[str, Any]) -> bool:
-    """Whether a folder's config.json is of transformers' layout."""
-    return isinstance(config.get("model_type"), str) and not isinstance(config.get("architecture"), str)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -193,6 +185,12 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def fresh(kind: type[nn.Module], fields: Mapping[str, Any], **settings: bool) -> nn.Module:
+    """A network of a class of transformers with fresh weights."""
+    with quiet():
+        return kind(config_of(fields, kind.__name__), **settings)
+
+
 def check_size(kind: type[nn.Module], fields: Mapping[str, Any], where: str, most: int = _MOST_PARAMETERS) -> None:
     """Count parameters before any memory is taken."""
     try:
@@ -210,78 +208,3 @@ def check_size(kind: type[nn.Module], fields: Mapping[str, Any], where: str, mos
             f"{where} describes a network of {wanted:,} parameters, and its weights hold far fewer values. "
             "Copy config.json and the weights again, from the same place"
         )
-
-
-def read_weights(kind: type[nn.Module], fields: Mapping[str, Any], weights: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a weight file, seen to be finite, and about as many as the config promises."""
-    tensors = dict(read_checkpoint(weights).tensors)
-    check_finite(tensors, str(weights))
-    check_size(kind, fields, str(weights), 2 * sum(t.numel() for t in tensors.values()) + (1 << 24))
-    return tensors
-
-
-def loaded(
-    kind: Any, fields: Mapping[str, Any], tensors: dict[str, torch.Tensor], weights: Path, **settings: bool
-) -> tuple[nn.Module, LoadReport]:
-    """By transformers itself, which knows how the names of older versions have changed."""
-    try:
-        with quiet():
-            model, found = kind.from_pretrained(
-                None,
-                config=config_of(fields, str(weights)),
-                state_dict=dict(tensors),
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                **settings,
-            )
-    except SourceError:
-        raise
-    except Exception as error:
-        raise SourceError(
-            f"{weights} cannot be laid onto {kind.__name__} ({first_line(error)}). Copy config.json and the weights "
-            f"again, from the same place, then pass {weights.parent}"
-        ) from error
-    missing, mismatched = set(found["missing_keys"]), sorted(found["mismatched_keys"])
-    unused = missing | {name for name, _, _ in mismatched}
-    return model, LoadReport(
-        matched=tuple(name for name in model.state_dict() if name not in unused),
-        missing=tuple(sorted(missing)),
-        unexpected=tuple(sorted(found["unexpected_keys"])),
-        mismatched=tuple((name, tuple(ours), tuple(theirs)) for name, theirs, ours in mismatched),
-    )
-
-
-def check_fit(kind: type[nn.Module], report: LoadReport, weights: Path) -> None:
-    """Only the classifier may be fresh."""
-    fresh = (*report.missing, *(name for name, _, _ in report.mismatched))
-    wrong = [name for name in fresh if "classifier" not in name and not name.startswith("head.")]
-    if wrong or not report.matched:
-        raise SourceError(
-            f"{weights} does not fit its config.json, starting with {wrong[:1] or 'all'}: {report}. Expected every "
-            f"tensor of {kind.__name__} but the classifier's. Copy both files again, from the same place, then pass "
-            f"{weights.parent}"
-        )
-
-
-def class_names(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """Class names; none where they are transformers' own placeholders."""
-    try:
-        names = label_names(fields.get("id2label") or None)
-    except (TypeError, ValueError):
-        return ()
-    return () if names and all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
-
-
-def licence(folder: Path) -> str:
-    """What the model card's header says."""
-    card = folder / "README.md"
-    with card.open(encoding="utf-8", errors="replace") if card.is_file() else _nothing() as file:
-        head = file.read(4096) if file else ""
-    found = re.search(r"^license:\s*([\w.-]+)\s*$", head, re.MULTILINE) if head.startswith("---") else None
-    return found.group(1) if found else ""
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None

@@ -13,67 +13,37 @@ import torch
 from torch import nn
 
 from regraft.errors import SourceError
-from regraft.source.arch import build
 from regraft.source.files import read_json
-from regraft.source.request import Request
-from regraft.source.source import LoadReport, Source, make_source
-from regraft.source.transformers_hub import (
-    check_fit,
-    class_names,
-    config_of,
-    kinds,
-    licence,
-    loaded,
-    model_types,
-    quiet,
-    read_weights,
-    with_classifier,
-)
+from regraft.source.source import LoadReport, Source
+from regraft.source.transformers_hub import fresh, kinds, model_types, with_classifier
+from regraft.source.transformers_saved import Saved, mixed_in
 from regraft.spec import InputSpec, Interpolation
 
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _LARGEST = 1 << 21  # pixels on a side
 
 
-def open_image(folder: Path, fields: dict[str, Any], weights: Path | None, request: Request) -> Source:
+def open_image(saved: Saved) -> Source:
     """An image encoder of transformers as a source.
 
     Args:
-        folder: with `config.json` and, for the input, `preprocessor_config.json`.
-        fields: of the config.
-        weights: the file or index of files; None where only the architecture is wanted.
-        request: what the user asked for.
+        saved: what describes the input is its `preprocessor_config.json`.
 
     Raises:
         SourceError: a kind of network that is not read, or weights that do not fit.
     """
-    kind = image_class(fields, str(folder)).__name__
-    arch, arch_args = f"hf:{kind}", {"config": fields}
-    spec = request.input_or(input_of(folder, fields))
-    if weights is None:
-        model, _ = build(arch, arch_args, seed=request.seed)
-        return make_source(request.uri, arch, arch_args, model, spec, classes=class_names(fields))
-    model, pooler, report = _filled(fields, weights)
-    if not pooler:
-        arch_args |= {"pooler": False}
-    return make_source(
-        request.uri,
-        arch,
-        arch_args,
-        model,
-        spec,
-        classes=class_names(fields) if "ForImageClassification" in kind else (),
-        licence=licence(folder),
-        origin=str(fields.get("_name_or_path") or ""),
-        report=report,
-    )
+    kind, arch_args = image_class(saved.fields, str(saved.folder)), {"config": saved.fields}
+    spec = saved.request.input_or(input_of(saved.folder, saved.fields))
+    if saved.weights is None:
+        return saved.source(kind, arch_args, saved.built(kind, arch_args), spec, None)
+    model, pooler, report = _filled(saved, kind)
+    return saved.source(kind, arch_args if pooler else arch_args | {"pooler": False}, model, spec, report)
 
 
 def build_image(kind: type[nn.Module], fields: dict[str, Any], arch_args: dict[str, Any]) -> nn.Module:
     """An image encoder with fresh weights; without its pooling layer where `arch_args` says so."""
     settings = {} if arch_args.get("pooler", True) else {"add_pooling_layer": False}
-    with quiet():
-        return _as_network(kind(config_of(fields, kind.__name__), **settings))
+    return mixed_in(ImageEncoder, fresh(kind, fields, **settings))
 
 
 def image_class(fields: Mapping[str, Any], where: str) -> type[nn.Module]:
@@ -112,23 +82,16 @@ def _pooled(hidden: torch.Tensor) -> torch.Tensor:
     return hidden.mean(1) if hidden.dim() == 3 else hidden.mean((2, 3))
 
 
-def _as_network(model: nn.Module) -> nn.Module:
-    base = type(model)
-    model.__class__ = type(base.__name__, (ImageEncoder, base), {"__module__": base.__module__})
-    return model
-
-
-def _filled(fields: Mapping[str, Any], weights: Path) -> tuple[nn.Module, bool, LoadReport]:
+def _filled(saved: Saved, kind: type[nn.Module]) -> tuple[nn.Module, bool, LoadReport]:
     """The network with its weights; whether it has a pooler; and what became of every tensor."""
-    kind = image_class(fields, str(weights))
-    tensors = read_weights(kind, fields, weights)
-    model, report = loaded(kind, fields, tensors, weights)
+    tensors = saved.tensors(kind)
+    model, report = saved.loaded(kind, tensors)
     # Self-supervised encoders are saved without the layer that pools their class token; a random one is of no use.
     pooler = not any(name.startswith("pooler.") for name in report.missing)
     if not pooler:
-        model, report = loaded(kind, fields, tensors, weights, add_pooling_layer=False)
-    check_fit(kind, report, weights)
-    return _as_network(model), pooler, report
+        model, report = saved.loaded(kind, tensors, add_pooling_layer=False)
+    saved.check_fit(kind, report)
+    return mixed_in(ImageEncoder, model), pooler, report
 
 
 def input_of(folder: Path, fields: Mapping[str, Any]) -> InputSpec | None:

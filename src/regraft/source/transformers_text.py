@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,12 @@ from torch import Tensor, nn
 
 from regraft.data.text import Pair, SubwordTokenizer, tokens_of
 from regraft.errors import SourceError
-from regraft.source.arch import build
 from regraft.source.pooling import Pooling, UnitLength
-from regraft.source.request import Request
 from regraft.source.sentence_folder import Reading, reading, transformer_folder
-from regraft.source.source import Source, make_source
+from regraft.source.source import LoadReport, Source
 from regraft.source.tokenizer_files import tokenizer_of
-from regraft.source.transformers_hub import (
-    check_fit,
-    class_names,
-    config_of,
-    kinds,
-    licence,
-    loaded,
-    model_types,
-    quiet,
-    read_weights,
-    with_classifier,
-)
+from regraft.source.transformers_hub import fresh, kinds, model_types, with_classifier
+from regraft.source.transformers_saved import Saved, classifies, mixed_in
 from regraft.spec import TextSpec
 
 _LENGTH = 512  # of networks that know no longest text
@@ -45,52 +34,38 @@ def is_text(fields: Mapping[str, Any]) -> bool:
     return fields["model_type"] in model_types("MASKED_LM", "CAUSAL_LM", "TEXT_ENCODING") - model_types("IMAGE")
 
 
-def open_text(folder: Path, fields: dict[str, Any], weights: Path | None, request: Request) -> Source:
+def open_text(saved: Saved) -> Source:
     """A text encoder or decoder of transformers as a source.
 
     Args:
-        folder: with `config.json` and a tokenizer, or with sentence-transformers' `modules.json`.
-        fields: of the config.
-        weights: the file or index of files; None where only the architecture is wanted.
-        request: what the user asked for.
+        saved: what describes the input is a tokenizer, or sentence-transformers' `modules.json`.
 
     Raises:
         SourceError: a kind of network that is not read, weights that do not fit, or no tokenizer.
     """
-    fields = fields | _SETTINGS
-    if request.input is not None and not isinstance(request.input, TextSpec):
-        raise request.wrong_input("text")
-    kind, how = text_class(fields, str(folder)), reading(folder)
-    arch, arch_args = f"hf:{kind.__name__}", _arch_args(kind, fields, how)
-    classes = class_names(fields) if _classifies(kind) else ()
-    if weights is None:
-        model, report = build(arch, arch_args, seed=request.seed)[0], None
-    else:
-        tensors = read_weights(kind, fields, weights)
-        model, report = loaded(kind, fields, tensors, weights, **_without_pooler(kind))
-        check_fit(kind, report, weights)
-        model = _as_network(model, arch_args)
-    spec = request.input or _input(transformer_folder(folder), model, how)
+    saved, asked = replace(saved, fields=saved.fields | _SETTINGS), saved.request.input
+    if asked is not None and not isinstance(asked, TextSpec):
+        raise saved.request.wrong_input("text")
+    kind, how = text_class(saved.fields, str(saved.folder)), reading(saved.folder)
+    arch_args = _arch_args(kind, saved.fields, how)
+    model, report = _filled(saved, kind, arch_args) if saved.weights else (saved.built(kind, arch_args), None)
+    spec = asked or _input(transformer_folder(saved.folder), model, how)
     if (separator := _separator(spec, kind, model)) is not None:
         arch_args["separator"] = separator
         model.segments = Segments(separator)
-    return make_source(
-        request.uri,
-        arch,
-        arch_args,
-        model,
-        spec,
-        classes=classes,
-        licence=licence(folder),
-        origin=str(fields.get("_name_or_path") or "") if weights else "",
-        report=report,
-    )
+    return saved.source(kind, arch_args, model, spec, report)
 
 
 def build_text(kind: type[nn.Module], fields: dict[str, Any], arch_args: dict[str, Any]) -> nn.Module:
     """A text encoder or decoder with fresh weights, read out as `arch_args` says."""
-    with quiet():
-        return _as_network(kind(config_of(fields, kind.__name__), **_without_pooler(kind)), arch_args)
+    return _as_network(fresh(kind, fields, **_without_pooler(kind)), arch_args)
+
+
+def _filled(saved: Saved, kind: type[nn.Module], arch_args: Mapping[str, Any]) -> tuple[nn.Module, LoadReport]:
+    """The network with its weights, and what became of every tensor."""
+    model, report = saved.loaded(kind, saved.tensors(kind), **_without_pooler(kind))
+    saved.check_fit(kind, report)
+    return _as_network(model, arch_args), report
 
 
 def text_class(fields: Mapping[str, Any], where: str) -> type[nn.Module]:
@@ -114,14 +89,10 @@ def text_class(fields: Mapping[str, Any], where: str) -> type[nn.Module]:
 
 
 def _arch_args(kind: type[nn.Module], fields: dict[str, Any], how: Reading) -> dict[str, Any]:
-    if _classifies(kind):
+    if classifies(kind):
         return {"config": fields}
     pooling = how.pooling or (("lasttoken",) if _decodes(fields) else ("mean",))
     return {"config": fields, "pooling": list(pooling), "normalise": how.normalise}
-
-
-def _classifies(kind: type[nn.Module]) -> bool:
-    return kind.__name__.endswith("ForSequenceClassification")
 
 
 def _decodes(fields: Mapping[str, Any]) -> bool:
@@ -219,7 +190,7 @@ class DecoderClassifier(nn.Module):
 def _as_network(model: nn.Module, arch_args: Mapping[str, Any]) -> nn.Module:
     base = type(model)
     mixin: type[nn.Module] = TextClassifier
-    if not _classifies(base):
+    if not classifies(base):
         mixin = TextEncoder
         model.pooling = Pooling(arch_args["pooling"])
         model.unit_length = UnitLength() if arch_args["normalise"] else nn.Identity()
@@ -227,8 +198,7 @@ def _as_network(model: nn.Module, arch_args: Mapping[str, Any]) -> nn.Module:
         mixin = DecoderClassifier
         model.pooling = Pooling(["lasttoken"])
     model.segments = Segments(arch_args.get("separator"))
-    model.__class__ = type(base.__name__, (mixin, base), {"__module__": base.__module__})
-    return model
+    return mixed_in(mixin, model)
 
 
 def _input(folder: Path, model: nn.Module, how: Reading) -> TextSpec:
