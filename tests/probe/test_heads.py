@@ -18,7 +18,7 @@ from regraft.probe import Fitted, lda, logistic, ridge
 from regraft.probe.fitted import log_loss, temperature
 from regraft.probe.lda import ledoit_wolf
 from regraft.probe.ridge import one_vs_rest
-from regraft.probe.rows import quick_space, row_space, standardise
+from regraft.probe.rows import moderated, quick_space, row_space, standardise
 
 K = 3
 SHAPES = [(40, 6), (24, 150)]  # primal and dual
@@ -160,6 +160,20 @@ def test_heads_survive_what_real_features_hold(head) -> None:
     features = torch.from_numpy(X.astype(np.float32)).requires_grad_()
     fitted.head(features).square().sum().backward()
     assert features.grad is not None and features.grad.abs().max() < 1e3  # training below the head can begin
+
+
+def test_quiet_features_are_stretched_less_while_rows_are_few() -> None:
+    rng = np.random.default_rng(0)
+    deviations = np.array([1.0] * 50 + [0.01, 1000.0, 0.0])
+    for n, least, most in ((10, 0.0, 0.02), (100_000, 0.5, 0.6)):
+        X = rng.normal(size=(n, len(deviations))) * deviations + 5
+        block = moderated(X)
+        quiet, loud, constant = block.rows[:, 50:].std(axis=0)
+        assert least < quiet < most
+        assert loud == pytest.approx(1.0, rel=1e-5)  # and does not make the usual ones quiet
+        assert 0.5 < np.median(block.rows[:, :50].std(axis=0)) <= 1.0 + 1e-6
+        assert constant == 0.0
+        np.testing.assert_allclose(block.apply(X), block.rows, atol=1e-3)
 
 
 @pytest.mark.parametrize("head", [ridge, logistic, lda])

@@ -22,7 +22,7 @@ from regraft.probe.lda import lda
 from regraft.probe.logistic import logistic
 from regraft.probe.results import ProbeResult, judged
 from regraft.probe.ridge import ridge
-from regraft.probe.rows import Block, quick_space, row_space, standardise
+from regraft.probe.rows import Block, moderated, quick_space, row_space
 from regraft.probe.selected import selected
 
 # Candidates fitted at the same time; each holds its features in memory.
@@ -103,7 +103,7 @@ class Bench:
     def _block(self, tap: Tap) -> tuple[Block, np.ndarray]:
         if tap in self._kept:
             return self._kept[tap]
-        block = standardise(self._rows(tap, "train"))
+        block = moderated(self._rows(tap, "train"))
         pair = block, block.apply(self._rows(tap, "val"))
         numbers = sum(rows.size for rows in (block.rows, pair[1]))
         with self._lock:
@@ -127,13 +127,14 @@ def fit(
     task: Task = CLASSIFICATION,
 ) -> Fitted:
     """A head of one of `HEADS`, or "selected", on features (N, D), or on standardised blocks laid side by side."""
+    blocks = [moderated(X)] if isinstance(X, np.ndarray) else X
     if head == "selected":
-        return selected([standardise(X)] if isinstance(X, np.ndarray) else X, y, n_classes, seed=seed)
+        return selected(blocks, y, n_classes, seed=seed)
     if head == "lda":
-        return lda(quick_space(X), y, n_classes)
+        return lda(quick_space(blocks), y, n_classes)
     if head == "ridge":
-        return ridge(row_space(X), y, n_classes, task=task)
-    return logistic(row_space(X), y, n_classes, seed=seed, task=task)
+        return ridge(row_space(blocks), y, n_classes, task=task)
+    return logistic(row_space(blocks), y, n_classes, seed=seed, task=task)
 
 
 def _scores(fitted: Fitted, blocks: Sequence[np.ndarray]) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from regraft.cache.pool import area_weights
+from regraft.probe.bench import fit
 from regraft.probe.fitted import Fitted, accuracy
-from regraft.probe.logistic import logistic
 
 # Larger pictures are averaged down to this side: a linear model finds no more in 224 x 224.
 SIDE = 32
@@ -38,7 +38,7 @@ def raw_pixels(
     Returns:
         The fraction of X_test that is right, and the head, whose features are `small_pixels`.
     """
-    fitted = logistic(small_pixels(X_train), y_train, n_classes, seed=seed)
+    fitted = fit("logistic", small_pixels(X_train), y_train, n_classes, seed)
     with torch.no_grad():
         scores = fitted.head(torch.from_numpy(small_pixels(X_test))).numpy()
     return accuracy(scores, y_test), fitted

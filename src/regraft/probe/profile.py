@@ -37,7 +37,7 @@ from regraft.probe.candidates import HEADS, HEADS_OF, Candidate, Features, deriv
 from regraft.probe.fitted import Fitted
 from regraft.probe.limits import Costs, TapSet, few_rows, worth_all_rows
 from regraft.probe.results import ProbeResult, select, without_values
-from regraft.probe.rows import one_thread, standardise
+from regraft.probe.rows import moderated, one_thread
 
 # Sets of features that go into the second and third round, the last layer not counted.
 _RIDGES = 8
@@ -207,7 +207,7 @@ def refit(
     if not candidate.members:
         return fit(candidate.head, X, y, n_classes, seed, task)
     widths = dict(zip(candidate.taps, candidate.widths, strict=True))
-    blocks = {tap: standardise(X[:, columns_of([tap], widths)]) for tap in widths}
+    blocks = {tap: moderated(X[:, columns_of([tap], widths)]) for tap in widths}
     fits = [fit(m.head, [blocks[tap] for tap in m.taps], y, n_classes, seed, task) for m in candidate.members]
     return averaged(fits, candidate.members, widths, y, task)
 
