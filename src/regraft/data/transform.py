@@ -12,11 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from regraft.digest import digest_json
+from regraft.data.from_spec import FromSpec
 from regraft.spec import InputSpec
 
-_VERSION = 1  # raise it when the same picture and spec give other pixels: it renames every cached feature
-_VIEWS = 2  # likewise, for views above 0 alone
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -33,7 +31,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, as fraction
 
 
 @dataclass(frozen=True)
-class Transform:
+class Transform(FromSpec[InputSpec]):
     """Resizes, crops and converts as the source was trained; the same picture always gives the same array.
 
     Pictures are turned upright by their EXIF tag, transparency is laid on white, 16 bits become 8, and colour
@@ -53,29 +51,13 @@ class Transform:
         (3, 224, 224)
     """
 
-    spec: InputSpec
-    view: int = 0
-
-    @property
-    def ragged(self) -> bool:
-        """Whether rows differ in length."""
-        return False
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """(C, H, W)."""
-        return self.spec.size
+    name = "transform"
+    views_version = 2
 
     @property
     def dtype(self) -> np.dtype:
         """Of a row."""
         return np.dtype(np.uint8)
-
-    @property
-    def digest(self) -> str:
-        """Changes when anything changes that the network's input depends on."""
-        facts = {"transform": _VERSION, "spec": self.spec.to_dict(), "view": self.view}
-        return digest_json(facts | ({"views": _VIEWS} if self.view else {}))
 
     def __call__(self, image: Image.Image, key: str = "") -> np.ndarray:
         """The picture as uint8 (C, H, W), before mean and std.

@@ -16,16 +16,13 @@ from regraft.data.audio.mel import as_picture, log_mel
 from regraft.data.audio.sound import Sound
 from regraft.data.audio.views import louder_and_noisy, masked, seeded, shifted
 from regraft.data.audio.windows import window_start
-from regraft.digest import digest_json
+from regraft.data.from_spec import FromSpec
 from regraft.errors import MissingExtra
 from regraft.spec import AudioSpec
 
-_VERSION = 1  # raise it when the same recording and spec give another row: it renames every cached feature
-_VIEWS = 2  # likewise, for views above 0 alone
-
 
 @dataclass(frozen=True)
-class AudioTransform:
+class AudioTransform(FromSpec[AudioSpec]):
     """Cuts or pads, resamples and lays out as the source was trained; the same recording always gives the same row.
 
     View 0 is plain: of a recording that is longer than the window its middle, since recordings tend to begin and end
@@ -45,29 +42,13 @@ class AudioTransform:
         (12000,)
     """
 
-    spec: AudioSpec
-    view: int = 0
-
-    @property
-    def ragged(self) -> bool:
-        """All rows are of one length."""
-        return False
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """Shape of one row."""
-        return self.spec.size
+    name = "audio"
+    views_version = 2
 
     @property
     def dtype(self) -> np.dtype:
         """Of a row."""
         return np.dtype(np.uint8 if self.spec.picture else np.float32)
-
-    @property
-    def digest(self) -> str:
-        """Changes when anything changes that the network's input depends on."""
-        facts = {"audio": _VERSION, "spec": self.spec.to_dict(), "view": self.view}
-        return digest_json(facts | ({"views": _VIEWS} if self.view else {}))
 
     def __call__(self, sound: Sound, key: str = "") -> np.ndarray:
         """One row: float32 (T,), uint8 (C, H, W), or float32 of the extractor's shape.

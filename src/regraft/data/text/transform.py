@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from regraft.data.from_spec import FromSpec
 from regraft.data.text.opening import Opened, Pair
 from regraft.data.text.tokens import tokens_of
-from regraft.digest import digest_json
 from regraft.spec import TextSpec
 
-_VERSION = 1  # raise it when the same text and spec give other ids: it renames every cached feature
-_VIEWS = 1  # likewise, for views above 0 alone
 _DROPPED = 0.1  # share of the words that a view leaves out
 
 
 @dataclass(frozen=True)
-class TextTransform:
+class TextTransform(FromSpec[TextSpec]):
     """Splits into tokens as the source was trained; the same text always gives the same ids.
 
     View 0 is plain. Each view k > 0 leaves out a tenth of the words, at least one word stays (random deletion of
@@ -37,28 +34,12 @@ class TextTransform:
         [0, 2, 1]
     """
 
-    spec: TextSpec
-    view: int = 0
-
-    @property
-    def ragged(self) -> bool:
-        """Whether rows differ in length."""
-        return True
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """(L,) of the longest row."""
-        return self.spec.size
+    name = "text"
 
     @property
     def dtype(self) -> np.dtype:
         """Of a row."""
         return np.dtype(np.int32)
-
-    @property
-    def digest(self) -> str:
-        """Changes when anything changes that the network's input depends on."""
-        return _digest(self.spec, self.view)
 
     def __call__(self, text: Opened, key: str = "") -> np.ndarray:
         """Token ids as int32 (L,), as many as there are, at most `spec.length`.
@@ -72,12 +53,6 @@ class TextTransform:
             parts = [_thinned(part, chosen) for part in (text if isinstance(text, Pair) else (text,))]
             text = Pair(*parts) if isinstance(text, Pair) else parts[0]
         return np.array(tokens_of(self.spec)(text), np.int32)
-
-
-@lru_cache(maxsize=32)  # vocabularies are long
-def _digest(spec: TextSpec, view: int) -> str:
-    facts = {"text": _VERSION, "spec": spec.to_dict(), "view": view}
-    return digest_json(facts | ({"views": _VIEWS} if view else {}))
 
 
 def _thinned(text: str, chosen: random.Random) -> str:
