@@ -76,3 +76,13 @@ def closest(name: str, options: Iterable[str], n: int = 3) -> str:
     if not near:
         return ""
     return " Did you mean " + " or ".join(repr(option) for option in near) + "?"
+
+
+def first_line(error: Exception) -> str:
+    """What another library said, short enough to stand inside a message of ours; its class if it said nothing.
+
+    Example:
+        >>> first_line(ValueError("\\nno such layer\\nAt:\\n  line 3")), first_line(KeyError())
+        ('no such layer', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

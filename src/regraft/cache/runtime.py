@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from regraft.cache.key import BFLOAT16, FLOAT32
-from regraft.errors import CacheError, MissingExtra
+from regraft.errors import CacheError, MissingExtra, first_line
 from regraft.spec import Spec
 
 RuntimeName = Literal["auto", "torch", "openvino"]
@@ -129,7 +129,7 @@ def build(model: nn.Module, name: str, device: str, size: tuple[int, ...]) -> Ch
     except MissingExtra as error:
         return Chosen(TorchRuntime(model, device), "torch", str(error))
     except Exception as error:  # an engine that cannot take a network may fail in any way; PyTorch can
-        reason = f"OpenVINO could not convert the network ({type(error).__name__}: {_first_line(error)})"
+        reason = f"OpenVINO could not convert the network ({type(error).__name__}: {first_line(error)})"
         return Chosen(TorchRuntime(model, device), "torch", reason)
 
 
@@ -156,7 +156,7 @@ def _disagreement(chosen: Chosen, taps: list[str], reference: list[np.ndarray], 
     try:
         outputs = chosen.runtime.run(sample)
     except RuntimeError as error:
-        return f"{chosen.name} could not run the network ({_first_line(error)})"
+        return f"{chosen.name} could not run the network ({first_line(error)})"
     for name, theirs, ours in zip(taps, outputs, reference, strict=True):
         if theirs.shape != ours.shape:
             return f"{chosen.name} gives shape {theirs.shape} at {name}, PyTorch {ours.shape}"
@@ -167,7 +167,3 @@ def _disagreement(chosen: Chosen, taps: list[str], reference: list[np.ndarray], 
         if not difference <= TOLERANCE:
             return f"{chosen.name} differs from PyTorch by {difference:.2g} standard deviations at {name}"
     return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]

@@ -13,6 +13,7 @@ from regraft.cut.graph import attribute, exported, inputs_of, normalised, primar
 from regraft.cut.live import active_nodes, legal_nodes, needing_input
 from regraft.cut.names import is_leaf, left_modules, unique_names
 from regraft.cut.stages import classifier_inputs, layout, stage_ends
+from regraft.errors import first_line
 
 Example = torch.Tensor | tuple | Mapping[str, torch.Tensor]
 
@@ -47,14 +48,10 @@ def trace(
     try:
         graph = normalised(exported(model, inputs, ragged=ragged), model, output, ragged=ragged)
     except Exception as error:  # export fails in as many ways as there are models
-        reason = f"torch.export failed: {type(error).__name__}: {_first_line(error)}"
+        reason = f"torch.export failed: {type(error).__name__}: {first_line(error)}"
         graph, legal = layered(model, inputs, name, reason)
         return _with_cuts(graph, model, legal, name, reason)
     return _with_cuts(graph, model, legal_nodes(graph.graph), name, "")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "")
 
 
 def _with_cuts(graph: fx.GraphModule, model: nn.Module, legal: list[fx.Node], name: str, reason: str) -> Traced:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.errors import SourceError
+from regraft.errors import SourceError, first_line
 from regraft.source.graph import Builder, Value, graph_source
 from regraft.source.graph.opening import left_over
 from regraft.source.hdf5 import Hdf5, read_hdf5
@@ -83,10 +83,9 @@ def open_keras(path: Path, request: Request) -> Source:
 
 
 def _damaged(path: Path, error: Exception) -> SourceError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
     return SourceError(
-        f"{path} is damaged, or no whole file of Keras ({type(error).__name__}: {reason}). Copy or download it again; "
-        f"Keras writes one with model.save('{path.stem}.keras')"
+        f"{path} is damaged, or no whole file of Keras ({type(error).__name__}: {first_line(error)}). Copy or "
+        f"download it again; Keras writes one with model.save('{path.stem}.keras')"
     )
 
 

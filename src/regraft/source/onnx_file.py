@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from regraft.errors import MissingExtra, SourceError, closest
+from regraft.errors import MissingExtra, SourceError, closest, first_line
 from regraft.source.arch import build
 from regraft.source.match import check_finite
 from regraft.source.onnx_net import OnnxGraph, OnnxNet, OnnxNode, OnnxTensor, packed
@@ -83,7 +83,7 @@ def _read(path: Path) -> Any:
             model = onnx.inliner.inline_local_functions(model)
     except Exception as error:  # protobuf's own classes, which differ between its versions
         raise SourceError(
-            f"{path} is damaged or no .onnx file ({_first_line(error)}). Copy or download it again, then pass {path}"
+            f"{path} is damaged or no .onnx file ({first_line(error)}). Copy or download it again, then pass {path}"
         ) from error
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if not model.graph.node or opset < _OLDEST:
@@ -93,10 +93,6 @@ def _read(path: Path) -> Any:
             f"onnx.load('{path}'), 17), 'net17.onnx')\" and pass net17.onnx"
         )
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:150]
 
 
 def _check_operators(path: Path, model: Any) -> None:
@@ -154,7 +150,7 @@ def _array(path: Path, tensor: Any) -> np.ndarray:
         raise
     except Exception as error:  # sizes that do not fit the bytes
         raise SourceError(
-            f"{path}: tensor {tensor.name!r} is damaged ({_first_line(error)}). Copy or download the file again"
+            f"{path}: tensor {tensor.name!r} is damaged ({first_line(error)}). Copy or download the file again"
         ) from error
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from regraft.errors import SourceError
+from regraft.errors import SourceError, first_line
 from regraft.source.arch import ARCHITECTURES
 from regraft.source.graph.graph import MOST_NODES, MOST_VALUES
 from regraft.source.graph.net import escaped
@@ -317,11 +317,11 @@ def _check_results(results: list[Value]) -> None:
 def _no_fit(node: OnnxNode, values: Mapping[str, Any], error: Exception) -> str:
     inputs = [values[name] for name in node.inputs]
     shapes = ", ".join("nothing" if value is None else str(tuple(value.shape)) for value in inputs)
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
     return (
         f"node {node.name!r} ({node.op}) cannot be applied to the shapes {shapes} and {dict(node.attributes)}: "
-        f"{reason}. Either the file is damaged, or the network was exported for another size or a single picture; "
-        "export it for any number of pictures, or name its size: load_source(uri, input=InputSpec(size=(3, 224, 224)))"
+        f"{first_line(error)}. Either the file is damaged, or the network was exported for another size or a single "
+        "picture; export it for any number of pictures, or name its size: "
+        "load_source(uri, input=InputSpec(size=(3, 224, 224)))"
     )
 
 

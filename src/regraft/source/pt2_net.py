@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from regraft.errors import SourceError
+from regraft.errors import SourceError, first_line
 from regraft.source.arch import ARCHITECTURES
 from regraft.source.graph.graph import MOST_NODES, MOST_VALUES
 from regraft.source.onnx_net import unpacked
@@ -390,11 +390,11 @@ def _check_result(value: Any) -> None:
 def _no_fit(node: Pt2Node, values: Mapping[str, Any], error: Exception) -> str:
     inputs = [values.get(name) for name in reads(node)]
     shapes = ", ".join(str(tuple(v.shape)) if isinstance(v, torch.Tensor) else str(v) for v in inputs)
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
     where = f" in {node.modules[-1]}" if node.modules else ""
     return (
-        f"{op_name(node.target)}{where} cannot be applied to {shapes or 'nothing'}: {reason}. Either the file is "
-        "damaged, or the program was exported for a fixed number of pictures; export it for any number: " + RE_EXPORT
+        f"{op_name(node.target)}{where} cannot be applied to {shapes or 'nothing'}: {first_line(error)}. Either the "
+        "file is damaged, or the program was exported for a fixed number of pictures; export it for any "
+        f"number: {RE_EXPORT}"
     )
 
 

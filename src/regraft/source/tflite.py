@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.errors import MissingExtra, SourceError, closest
+from regraft.errors import MissingExtra, SourceError, closest, first_line
 from regraft.source.graph import Builder, Graph, Value, fragment, graph_source
 from regraft.source.graph.graph import MOST_NODES, MOST_VALUES, Kind
 from regraft.source.request import Request
@@ -134,7 +134,7 @@ def read_model(path: Path) -> Model:
     except (SourceError, MissingExtra):
         raise
     except Exception as error:  # a damaged table can make its reader raise nearly anything
-        raise _damaged(path, (str(error).splitlines() or [type(error).__name__])[0][:100]) from error
+        raise _damaged(path, first_line(error)) from error
 
 
 def _damaged(path: Path, reason: str) -> SourceError:
@@ -338,9 +338,10 @@ class _Conversion:
                 return
             made = reader(self, op)
         except (struct.error, LookupError, TypeError, ValueError, ArithmeticError) as error:
-            reason = (str(error).splitlines() or [""])[0][:150]
-            raise SourceError(f"a {op.kind} of {self.request.uri} is used in a way that is not read ({reason}). "
-                              "End below it: load_source('FILE.tflite#TENSOR')") from error  # fmt: skip
+            raise SourceError(
+                f"a {op.kind} of {self.request.uri} is used in a way that is not read ({first_line(error)}). "
+                "End below it: load_source('FILE.tflite#TENSOR')"
+            ) from error
         self.found[op.outputs[0]] = made
 
     def name(self, op: Operation) -> str:

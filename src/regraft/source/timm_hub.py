@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from regraft.errors import MissingExtra, SourceError, closest
+from regraft.errors import MissingExtra, SourceError, closest, first_line
 from regraft.source.arch import ARCHITECTURES, build
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
@@ -79,7 +79,7 @@ def _pretrained(name: str) -> Any:
         raise
     except Exception as error:  # hub, HTTP and file-system errors of several libraries
         raise SourceError(
-            f"the weights of timm:{name} could not be fetched ({_first_line(error)}). They are downloaded "
+            f"the weights of timm:{name} could not be fetched ({first_line(error)}). They are downloaded "
             "once from the Hugging Face hub into its cache ($HF_HOME, else ~/.cache/huggingface); "
             "HF_HUB_OFFLINE=1 forbids the download. Without a network, copy a folder with config.json and "
             "model.safetensors from a machine that has one (timm.models.save_for_hf writes it) and pass the "
@@ -122,13 +122,9 @@ def _create(name: str, arch_args: Mapping[str, Any], *, pretrained: bool) -> Any
         return timm.create_model(name, pretrained=pretrained, **arch_args)
     except (TypeError, AssertionError) as error:
         raise SourceError(
-            f"timm:{name} cannot be built with {dict(arch_args)}: {_first_line(error)}. "
+            f"timm:{name} cannot be built with {dict(arch_args)}: {first_line(error)}. "
             f"Without arguments it can: build('timm:{name}')"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def label_names(labels: Any) -> tuple[str, ...]:

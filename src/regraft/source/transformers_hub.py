@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from regraft.errors import MissingExtra, SourceError
+from regraft.errors import MissingExtra, SourceError, first_line
 from regraft.source.download import is_offline
 from regraft.source.files import read_json
 
@@ -73,11 +73,10 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Pat
 
 
 def _unreachable(name: str, error: Exception) -> SourceError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return SourceError(
-        f"hf:{name} could not be fetched, and there is no folder of this name ({reason}). Files from the Hugging Face "
-        "hub are downloaded once into its cache ($HF_HOME/hub, else ~/.cache/huggingface/hub); REGRAFT_OFFLINE=1 and "
-        "HF_HUB_OFFLINE=1 forbid it. Without a network, copy config.json, preprocessor_config.json and "
+        f"hf:{name} could not be fetched, and there is no folder of this name ({first_line(error)}). Files from the "
+        "Hugging Face hub are downloaded once into its cache ($HF_HOME/hub, else ~/.cache/huggingface/hub); REGRAFT_OFFLINE=1 "
+        "and HF_HUB_OFFLINE=1 forbid it. Without a network, copy config.json, preprocessor_config.json and "
         f"model.safetensors of https://huggingface.co/{name.partition('@')[0]} into a folder of this machine and pass "
         "that: load_source('hf:path/to/folder')"
     )
@@ -162,10 +161,6 @@ def config_of(fields: Mapping[str, Any], where: str) -> Any:
             f"{where} is no config that transformers {transformers.__version__} reads ({first_line(error)}). "
             "Copy its config.json again, or install a newer one: pip install --upgrade transformers"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager

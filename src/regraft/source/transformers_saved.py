@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from regraft.errors import SourceError
+from regraft.errors import SourceError, first_line
 from regraft.source.arch import build
 from regraft.source.files import read_checkpoint
 from regraft.source.match import check_finite
 from regraft.source.request import Request
 from regraft.source.source import LoadReport, Source, make_source
 from regraft.source.timm_hub import label_names
-from regraft.source.transformers_hub import check_size, config_of, first_line, quiet
+from regraft.source.transformers_hub import check_size, config_of, quiet
 from regraft.spec import Spec
 
 

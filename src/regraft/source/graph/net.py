@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import torch
 from torch import nn
 
-from regraft.errors import SourceError, closest
+from regraft.errors import SourceError, closest, first_line
 from regraft.source.arch import ARCHITECTURES
 from regraft.source.graph.graph import MOST_VALUES, TRAINABLE, Graph, Node, Tensor
 from regraft.source.graph.ops import OPS
@@ -188,8 +188,7 @@ def computed(node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
         value = OPS[node.op](*inputs, **node.attributes)
         fits = isinstance(value, torch.Tensor) and value.numel() <= MOST_VALUES and value.dim() > 0
     except Exception as error:  # PyTorch refuses wrong shapes with errors of many classes
-        reason = (str(error).splitlines() or [""])[0][:150]
-        raise SourceError(_no_fit(node, inputs, reason)) from error
+        raise SourceError(_no_fit(node, inputs, first_line(error))) from error
     if not fits:
         raise SourceError(_no_fit(node, inputs, "the result is no tensor of a sane size"))
     return value

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.errors import SourceError
+from regraft.errors import SourceError, first_line
 from regraft.source.graph import Builder, Value
 from regraft.source.graph.graph import Kind
 from regraft.source.tf1.checkpoint import AVERAGE, tensor_array
@@ -122,9 +122,8 @@ class Conversion:
         try:
             result = self._one(op, ref)
         except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError, AttributeError) as error:
-            reason = (str(error).splitlines() or [""])[0][:150]
             raise SourceError(
-                f"{op.name!r} ({op.op}) of {self.graph.path} is used in a way that is not read ({reason}). "
+                f"{op.name!r} ({op.op}) of {self.graph.path} is used in a way that is not read ({first_line(error)}). "
                 f"{_way_out(op.name)}"
             ) from error
         if isinstance(result, np.ndarray) and result.size > 1 << 26:
