@@ -12,24 +12,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from common import DATA, HERE, store
 from scipy.stats import kendalltau
+
+sys.path.insert(0, str(HERE / "peers"))
+
+from cells import Cell, write
 
 from regraft.data import Dataset, read
 from regraft.search import Clock, Means, decide, look_at, rank
 from regraft.source import Source, load_source
 from regraft.tune import RECIPES
 
-SETS = ("ants_bees", "sign_digits", "cifar10_small")
+PER_CLASS = 10
+SETS = {
+    cell.data: cell
+    for cell in (
+        Cell("ants_bees", PER_CLASS, spare=40),
+        Cell("sign_digits", PER_CLASS, per_class=(10, 41)),
+        Cell("cifar10_small", PER_CLASS, per_class=(10, 40)),
+    )
+}
 WEIGHTS = DATA / "weights"
 SOURCES: dict[str, Callable[[], Source]] = {
     "embedded": lambda: load_source("regraft:cifar10-resnet20"),
@@ -41,7 +52,6 @@ SOURCES: dict[str, Callable[[], Source]] = {
     "bird": lambda: load_source(str(WEIGHTS / "mobilenetv2_100_inat_bird")),
 }
 RECIPE = RECIPES["finetune"].with_(epochs=5, min_updates=30, patience=0)
-PER_CLASS, MOST_VAL, MOST_TEST = 10, 100, 400  # test and validation pictures are the same for all seeds
 POINT = 0.01
 
 
@@ -50,7 +60,7 @@ def main() -> None:
     known = _logged(asked.log)
     for seed in range(asked.seeds):
         for name in asked.sets:
-            data = _part(read(DATA / "datasets" / name), seed)
+            data = read(write(SETS[name], seed, asked.cache))
             for line in _cells(name, data, asked.sources, Means(asked.cache, seed=seed), known):
                 known.append(line)
                 with asked.log.open("a", encoding="utf-8") as log:
@@ -62,7 +72,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--sources", nargs="+", choices=list(SOURCES), default=list(SOURCES))
     parser.add_argument("--log", type=Path, default=HERE / "results" / "rank.jsonl")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "regraft-bench-rank")
@@ -75,17 +85,6 @@ def _resnet(name: str, file: str) -> Source:
 
 def _logged(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
-
-
-def _part(data: Dataset, seed: int) -> Dataset:
-    """Few training pictures, another few for each seed; some of validation and test, always the same."""
-    some = data.per_class(PER_CLASS, seed)
-    chosen = [*some.split("train").examples]
-    for split, most in (("val", MOST_VAL), ("test", MOST_TEST)):
-        examples = data.split(split).examples
-        places = np.unique(np.linspace(0, len(examples) - 1, min(most, len(examples))).astype(int))
-        chosen += [examples[i] for i in places]
-    return replace(data, examples=tuple(chosen))
 
 
 def _cells(name: str, data: Dataset, sources: Sequence[str], means: Means, known: list[dict[str, Any]]):

@@ -35,8 +35,12 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Means:
 def tied(shapes: Dataset, means: Means) -> list[Ranked]:
     """Two sources in order, each right where the other is wrong: the probes tell nothing."""
     places = sorted(rank(shapes, SOURCES, opened, means), key=lambda each: each.source)
-    right = np.arange(len(places[0].right)) % 2 > 0
-    return [replace(each, right=r, accuracy=0.5) for each, r in zip(places, (right, ~right), strict=True)]
+    return _told_by_nothing(places)
+
+
+def _told_by_nothing(ranked: list[Ranked]) -> list[Ranked]:
+    sure = np.arange(len(ranked[0].sureness)) % 2.0
+    return [replace(each, sureness=s, accuracy=0.5) for each, s in zip(ranked, (sure, 1 - sure), strict=True)]
 
 
 def opened(uri: str) -> Source:
@@ -95,7 +99,7 @@ def test_without_time_the_order_stays_and_says_so(
 def test_sources_that_are_told_apart_do_not_race(
     tied: list[Ranked], shapes: Dataset, means: Means, tmp_path: Path
 ) -> None:
-    sure = [replace(tied[0], right=np.ones_like(tied[0].right), accuracy=1.0), tied[1]]
+    sure = [replace(tied[0], sureness=np.ones_like(tied[0].sureness), accuracy=1.0), tied[1]]
 
     def never(uri: str) -> Source:
         raise AssertionError(uri)
@@ -108,7 +112,5 @@ def test_sources_for_texts_are_ranked_and_race(means: Means, tmp_path: Path) -> 
     sources = {source.uri: source for source in map(tiny_text_source, (0, 1))}
     ranked = rank(data, sources, sources.__getitem__, means)
     assert set(names(ranked)) == set(sources) and all(each.seconds > 0 for each in ranked)
-    right = np.arange(len(ranked[0].right)) % 2 > 0
-    even = [replace(each, right=r, accuracy=0.5) for each, r in zip(ranked, (right, ~right), strict=True)]
-    found = race(even, data, sources.__getitem__, means, folder=tmp_path / "run", clock=enough())
+    found = race(_told_by_nothing(ranked), data, sources.__getitem__, means, folder=tmp_path / "run", clock=enough())
     assert "both trained for a little" in found[0].reason

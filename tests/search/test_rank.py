@@ -28,11 +28,11 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Means:
     return Means(tmp_path_factory.mktemp("cache"), runtime="torch")
 
 
-def judged(name: str, right: list[int], seconds: float, verdict: str = "fits") -> Ranked:
+def judged(name: str, sureness: list[float], seconds: float, verdict: str = "fits") -> Ranked:
     reasons = ("it is sound",) if verdict == "refuses" else ()
     fitness = Fitness(verdict, reasons)  # type: ignore[arg-type]
-    answers = np.array(right, bool)
-    return Ranked(name, fitness, float(answers.mean()), 0.05, "lda", seconds, 1, "", {}, right=answers)
+    sure = np.array(sureness, float)
+    return Ranked(name, fitness, float((sure > 0.5).mean()), 0.05, "lda", seconds, 1, "", {}, sureness=sure)
 
 
 def test_the_better_comes_first_and_ties_go_to_the_cheaper() -> None:
@@ -48,6 +48,13 @@ def test_the_better_comes_first_and_ties_go_to_the_cheaper() -> None:
 def test_a_surely_better_source_is_first_whatever_it_costs() -> None:
     found = in_order([judged("cheap", [1] * 50 + [0] * 50, 0.1), judged("dear", [1] * 90 + [0] * 10, 9.0)])
     assert [each.source for each in found] == ["dear", "cheap"]
+
+
+def test_probability_tells_apart_what_is_as_often_right() -> None:
+    found = in_order([judged("cheap", [0.6] * 50 + [0.4] * 50, 0.1), judged("dear", [0.7] * 50 + [0.45] * 50, 9.0)])
+    assert [each.source for each in found] == ["dear", "cheap"]
+    assert found[0].accuracy == found[1].accuracy
+    assert "7.5 ± 0.2 points less sure of the truth than the first" in found[1].reason
 
 
 def test_what_does_not_fit_is_last_with_its_reason() -> None:
@@ -69,7 +76,7 @@ def test_sources_are_opened_one_after_another_and_ranked(shapes: Dataset, means:
     for each in found:
         assert set(each.scores) == {"LogME", "H-score", "NCE", "LEEP"}
         assert each.seconds > 0
-        assert len(each.right) == len(shapes) - len(shapes.split("test"))
+        assert len(each.sureness) == len(shapes) - len(shapes.split("test"))
         assert each.to_dict()["fits"]["verdict"] in ("fits", "warns")
 
 

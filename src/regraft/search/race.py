@@ -19,7 +19,7 @@ from regraft.search.explore import SHORT, seconds_for, shortened
 from regraft.search.features import Means
 from regraft.search.ideas import ideas
 from regraft.search.prospect import look_at
-from regraft.search.rank import Ranked, tied_with, without_test
+from regraft.search.rank import Ranked, better_of, tied_with, without_test
 from regraft.search.study import STUDY, Study
 from regraft.search.trial import Gain, right, train_trial
 from regraft.search.validate import N_FOLDS, right_held_out
@@ -56,7 +56,7 @@ def race(
         return _right_after_training(without_test(data), open_source(each.source), means, seconds)
 
     study, (first, second) = Study(folder / STUDY), ranked[:2]
-    better, other = sorted((first, second), key=lambda each: -each.accuracy)
+    better, other = better_of(first, second)
     if tied_with(better, other):
         means.listener.say(f"Probes do not tell {first.source} from {second.source}.")
         settled = study.once("race", lambda: _settle(first, second, judge, seconds_for(clock, 1 - better.accuracy)))

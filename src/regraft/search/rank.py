@@ -1,6 +1,8 @@
 """Ranking sources: which of several pretrained networks holds most for a dataset, and at what price.
 
-The order is that of the cross-validated probe at each source's best depth. Sources that the same examples cannot tell
+The order is that of the cross-validated probe at each source's best depth: of the probability that it gives to what is
+true of examples it was not fitted on. That moves with every example, where right or wrong moves with those near the
+border, and tells sources apart that are a point of accuracy from each other. Sources that the same examples cannot tell
 apart by a standard error are tied, and ties go to the cheaper. Transferability scores stand beside it for people; they
 decide nothing (their rank correlation with fine-tuned accuracy is near 0.6). Networks are opened one after another and
 let go, so memory does not grow with their number.
@@ -46,7 +48,7 @@ class Ranked:
         licence: of the weights, where known.
         scores: LogME and H-score of the last layer's features; NCE and LEEP of the source's own answers.
         reason: why it stands where it does.
-        right: (N,), which examples the probe got right.
+        sureness: (N,), the probability that the probe, held out, gives to what is true; of numbers their merit.
     """
 
     source: str
@@ -59,11 +61,12 @@ class Ranked:
     licence: str
     scores: dict[str, float]
     reason: str = ""
-    right: np.ndarray = field(default_factory=lambda: np.zeros(0, bool), repr=False, compare=False)
+    sureness: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the single examples."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("right", "fitness")}
+        others = ("sureness", "fitness")
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in others}
         return values | {"fits": self.fitness.to_dict()}
 
 
@@ -87,7 +90,7 @@ def without_test(data: Dataset) -> Dataset:
 
 def in_order(judged: Sequence[Ranked]) -> list[Ranked]:
     """The best first; among those tied with the best that is left, the cheapest; what does not fit last."""
-    left = sorted(judged, key=lambda r: (r.fitness.verdict == "refuses", -r.accuracy, r.seconds))
+    left = sorted(judged, key=_place)
     ordered: list[Ranked] = []
     while left:
         best = left[0]
@@ -98,6 +101,12 @@ def in_order(judged: Sequence[Ranked]) -> list[Ranked]:
     return ordered
 
 
+def better_of(first: Ranked, second: Ranked) -> tuple[Ranked, Ranked]:
+    """Two sources, the one whose probe is surer of the truth first, whatever they cost."""
+    better, other = sorted((first, second), key=_place)
+    return better, other
+
+
 def tied_with(best: Ranked, other: Ranked) -> bool:
     """Whether the examples on which the two differ leave open which is better."""
     if best.fitness.verdict == "refuses" or other.fitness.verdict == "refuses":
@@ -106,8 +115,13 @@ def tied_with(best: Ranked, other: Ranked) -> bool:
     return points < se
 
 
+def _place(ranked: Ranked) -> tuple[bool, float, float]:
+    refused = ranked.fitness.verdict == "refuses"
+    return refused, 0.0 if refused else -float(ranked.sureness.mean()), ranked.seconds
+
+
 def _difference(better: Ranked, worse: Ranked) -> tuple[float, float]:
-    differences = better.right.astype(float) - worse.right
+    differences = better.sureness - worse.sureness
     return float(differences.mean()), float(differences.std() / np.sqrt(len(differences)))
 
 
@@ -118,12 +132,14 @@ def _reason(chosen: Ranked, best: Ranked, before: Sequence[Ranked]) -> str:
     if chosen is not best:
         points, se = _difference(best, chosen)
         prices = f"{1000 * chosen.seconds:.1f} against {1000 * best.seconds:.1f} ms an example"
-        behind = f"{100 * points:.1f} ± {100 * se:.1f} points behind"
-        return f"{held}; not told apart from {best.source} ({behind}), and cheaper ({prices})"
+        return f"{held}; not told apart from {best.source} ({_behind(points, se)}), and cheaper ({prices})"
     if before:
-        points, se = _difference(before[0], chosen)
-        return f"{held}; {100 * points:.1f} ± {100 * se:.1f} points behind the first"
+        return f"{held}; {_behind(*_difference(before[0], chosen))} than the first"
     return f"{held}; the best probe"
+
+
+def _behind(points: float, se: float) -> str:
+    return f"{100 * points:.1f} ± {100 * se:.1f} points less sure of the truth"
 
 
 def _judge(data: Dataset, source: Source, means: Means) -> Ranked:
@@ -142,14 +158,16 @@ def _judge(data: Dataset, source: Source, means: Means) -> Ranked:
         reads=describe_probe(best),
         seconds=_seconds(source),
         scores=_scores(prospect),
-        right=_right(best, prospect.features),
+        sureness=_sureness(best, prospect.features),
     )
 
 
-def _right(best: ProbeResult, features: Features) -> np.ndarray:
-    """Merit of a probe's held-out scores on each example (N,); of classes which of them it gets right."""
-    pairs, task = ((best.fitted.cv_scores, "train"), (best.val_scores, "val")), features.data.task
-    return np.concatenate([task.merits(s, features.labels(split)) for s, split in pairs if s is not None])
+def _sureness(best: ProbeResult, features: Features) -> np.ndarray:
+    """How sure a probe's held-out scores are of what is true, (N,): its probability; of numbers their merit."""
+    task = features.data.task
+    pairs = [(best.fitted.cv_scores, features.labels("train")), (best.val_scores, features.labels("val"))]
+    known = [(scores, y) for scores, y in pairs if scores is not None]
+    return np.concatenate([task.merits(s, y) if task.numeric else np.exp(-task.losses(s, y)) for s, y in known])
 
 
 def _scores(prospect: Prospect) -> dict[str, float]:
