@@ -5,8 +5,6 @@ Needs PyTorch alone: a saved model that began as an .onnx file is opened without
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import operator
 from collections.abc import Mapping
@@ -19,15 +17,15 @@ from torch import nn
 
 from regraft.errors import SourceError, first_line
 from regraft.source.arch import ARCHITECTURES
+from regraft.source.graph.constants import unpacked
 from regraft.source.graph.graph import MOST_NODES, MOST_VALUES
-from regraft.source.graph.net import escaped
+from regraft.source.graph.net import escaped, given_graph, last_uses
 from regraft.source.onnx_ops import MOST_SIZES, OPS, STEERED, Value, sizes
 from regraft.spec import InputSpec
 
 KINDS = ("weight", "zeros", "ones", "mean", "variance")
 _STATISTICS = ("mean", "variance")
 _SMALL = 4096  # whole numbers up to this many are sizes and axes, of which Python keeps count
-_MOST_CONSTANT = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -139,23 +137,6 @@ def _enter(name: str, known: set[str]) -> None:
     known.add(name)
 
 
-def packed(values: np.ndarray) -> list[Any]:
-    """A constant as plain JSON: float32, int64 or bool, its shape, its bytes in base64."""
-    kind = "bool" if values.dtype == bool else "int64" if values.dtype.kind in "iu" else "float32"
-    plain = np.ascontiguousarray(values.astype(kind))
-    return [kind, list(values.shape), base64.b64encode(plain.tobytes()).decode()]
-
-
-def unpacked(name: str, constant: Any) -> np.ndarray:
-    try:
-        kind, shape, text = constant
-        if kind not in ("bool", "int64", "float32") or len(text) > 8 * _MOST_CONSTANT:
-            raise ValueError(f"type {kind!r}")
-        return np.frombuffer(base64.b64decode(text, validate=True), dtype=kind).reshape([int(n) for n in shape])
-    except (ValueError, TypeError, OverflowError, binascii.Error) as error:
-        raise SourceError(f"the constant {name!r} is damaged ({error}). Export or copy the network again") from error
-
-
 class Step(nn.Module):
     """One node: a module of its own, so that a traced graph shows the node's name."""
 
@@ -196,7 +177,7 @@ class OnnxNet(nn.Module):
         steering = {name for node in graph.nodes if node.op in STEERED for name in node.inputs[1:]}
         for name, constant in graph.constants.items():
             self._keep(name, unpacked(name, constant), name in steering)
-        self._last_use = _last_uses(graph)
+        self._last_use = last_uses([(node.inputs, node.outputs) for node in graph.nodes], graph.output)
 
     def _keep(self, name: str, values: np.ndarray, steers: bool) -> None:
         """A constant: numbers that steer, or a tensor that is not saved since the graph holds it."""
@@ -325,28 +306,13 @@ def _no_fit(node: OnnxNode, values: Mapping[str, Any], error: Exception) -> str:
     )
 
 
-def _last_uses(graph: OnnxGraph) -> list[tuple[str, ...]]:
-    """After each node, the activations that nothing reads any more."""
-    last = {name: i for i, node in enumerate(graph.nodes) for name in (*node.outputs, *node.inputs)}
-    made = {name for node in graph.nodes for name in node.outputs if name} - {graph.output}
-    ends: list[list[str]] = [[] for _ in graph.nodes]
-    for name in made:
-        ends[last[name]].append(name)
-    return [tuple(names) for names in ends]
-
-
 def build_onnx(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, InputSpec | None]:
     """`onnx:graph` with its graph among the arguments: the network with fresh weights.
 
     Raises:
         SourceError: the arguments are not a graph, or one that does not fit together.
     """
-    if not isinstance(arch_args.get("graph"), dict):
-        raise SourceError(
-            f"onnx:{name} is an architecture that was read from a file, and comes with its graph: "
-            "build(source.arch, source.arch_args). The file itself: load_source('net.onnx', input=InputSpec(...))"
-        )
-    graph = OnnxGraph.from_dict(arch_args["graph"])
+    graph = OnnxGraph.from_dict(given_graph(f"onnx:{name}", arch_args))
     with torch.device("meta"):
         OnnxNet(graph).check()
     network = OnnxNet(graph)

@@ -11,30 +11,24 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from regraft.errors import SourceError, closest
-from regraft.source.arch import build
+from regraft.errors import SourceError
 from regraft.source.archive import DAMAGE
 from regraft.source.files import check_unpacked
-from regraft.source.match import check_finite
-from regraft.source.onnx_net import packed
-from regraft.source.pt2_batch import mended
-from regraft.source.pt2_net import RE_EXPORT, Pt2Graph, Pt2Node, Pt2Tensor, reads
+from regraft.source.pt2_net import RE_EXPORT, Pt2Node
 from regraft.source.pt2_ops import CHECKS, find_op, op_name, writes
 from regraft.source.request import Request
-from regraft.source.source import LoadReport, Source, make_source
+from regraft.source.source import Source
 from regraft.source.strided import strided
 
 _SCHEMA = 8  # the major version of the graph's form; later minor ones only add to it
 _MOST_JSON = 1 << 28
-_MOST_CHECKED = 8  # pictures
 # torch's numbers of types, and what each is here: networks compute in float32, whatever they were saved in.
 _STORED = {
     1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float16, 7: torch.float32,
@@ -43,11 +37,6 @@ _STORED = {
 _REAL = (6, 7, 8, 13)
 _FORMATS = {1: "contiguous_format", 2: "channels_last", 3: "channels_last_3d", 4: "preserve_format"}
 _DAMAGE = (*DAMAGE, TypeError, AttributeError, StopIteration)
-_FLAGS = {
-    "batch_norm": "training",
-    "native_batch_norm": "training",
-    "instance_norm": "use_input_stats",
-} | dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"), "train")
 
 
 @dataclass(frozen=True)
@@ -101,20 +90,12 @@ def _opened(path: Path, archive: _Archive, request: Request) -> Source:
     name, shape, channels_last, fixed = _input(path, program, request)
     spec = request.input_or(None, shape)
     tensors = _tensors(archive, program)
-    nodes = _nodes(program, tensors)
-    output = _output(path, program, nodes, request.uri.partition("#")[2])
-    nodes = _needed(nodes, output)
-    read = {value for node in nodes for value in reads(node)}
-    graph = Pt2Graph(name, shape, channels_last, nodes, tuple(_described(tensors, _roles(program), read)), output)
-    graph = graph if fixed is None else mended(graph, fixed)
-    arch_args = {"graph": graph.to_dict()}
-    network, _ = build("pt2:graph", arch_args, seed=request.seed)
-    if request.random_weights:
-        return make_source(request.uri, "pt2:graph", arch_args, network, spec)
-    report = _fill(network, graph, tensors, str(path))
-    _check_answer(network, graph, fixed)
     origin = f"torch.export of PyTorch {program.version}" if program.version else ""
-    return make_source(request.uri, "pt2:graph", arch_args, network, spec, origin=origin, report=report)
+    outputs = [spec["user_output"]["arg"] for spec in program.outputs if "user_output" in spec]
+    output = next(output["as_tensor"]["name"] for output in outputs if "as_tensor" in output)
+    nodes = _nodes(program, tensors)
+    found = Program(name, shape, channels_last, nodes, tensors, output, fixed, fixed is not None, origin)
+    return program_source(path, found, spec, request)
 
 
 class _Archive:
@@ -244,19 +225,7 @@ def _free_or(size: Mapping[str, Any]) -> tuple[int, int]:
 # the graph --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A tensor of the file: its path, its name in the graph, its values, and the first that shares memory with it."""
-
-    name: str
-    value: str
-    is_param: bool
-    is_hidden: bool
-    tensor: torch.Tensor
-    first: str
-
-
-def _tensors(archive: _Archive, program: _Program) -> list[_Stored]:
+def _tensors(archive: _Archive, program: _Program) -> list[Stored]:
     payloads = {"weights": archive.payloads("weights"), "constants": archive.payloads("constants")}
     firsts: dict[str, str] = {}
     found = []
@@ -271,7 +240,7 @@ def _tensors(archive: _Archive, program: _Program) -> list[_Stored]:
         first = firsts.setdefault(_memory(payload), name) if is_param else name
         hidden = kind == "tensor_constant" or content.get("persistent") is False
         tensor = archive.tensor(name, payload, where)
-        found.append(_Stored(name, content["arg"]["name"], is_param, hidden, tensor, first))
+        found.append(Stored(name, content["arg"]["name"], is_param, hidden, tensor, first))
     return found
 
 
@@ -280,7 +249,7 @@ def _memory(payload: Mapping[str, Any]) -> str:
     return json.dumps([payload["path_name"], payload["tensor_meta"]], sort_keys=True)
 
 
-def _nodes(program: _Program, tensors: list[_Stored]) -> list[Pt2Node]:
+def _nodes(program: _Program, tensors: list[Stored]) -> list[Pt2Node]:
     stored = {tensor.value: tensor.name for tensor in tensors}
     nodes = []
     for node in program.nodes:
@@ -289,26 +258,18 @@ def _nodes(program: _Program, tensors: list[_Stored]) -> list[Pt2Node]:
         args = {argument["name"]: argument for argument in node["inputs"]}
         first = next(iter(args.values()), {}).get("arg", {}).get("as_tensor", {}).get("name")
         if writes(node["target"]) and first in stored:
-            _check_written(stored[first])
+            check_written(stored[first])
             continue
         nodes.append(_node(node, args))
     return nodes
 
 
-def _check_written(name: str) -> None:
-    if not name.endswith("num_batches_tracked"):
-        raise SourceError(
-            f"the program writes into its own tensor {name!r}, which is not done here. Export it in eval mode: "
-            f"{RE_EXPORT}"
-        )
-
-
 def _node(node: Mapping[str, Any], arguments: Mapping[str, Any]) -> Pt2Node:
     """One operation in evaluation, whatever mode it was exported in."""
-    flag = _FLAGS.get(op_name(node["target"]).removesuffix("_"))
+    op = op_name(node["target"])
     args, kwargs = [], {}
     for name, argument in arguments.items():
-        value = False if name == flag else _argument(argument["arg"])
+        value = in_evaluation(op, str(name), _argument(argument["arg"]))
         if argument.get("kind") == 2:
             kwargs[str(name)] = value
         else:
@@ -373,94 +334,3 @@ def _plain(kind: str, value: Any) -> Any:
 
 def _float(value: Any) -> Any:
     return {"float": str(float(value))} if isinstance(value, str) else float(value)
-
-
-def _output(path: Path, program: _Program, nodes: list[Pt2Node], asked: str) -> str:
-    """The value at which the network ends: the first that the program gives, or the one that was asked for."""
-    if not asked:
-        outputs = [spec["user_output"]["arg"] for spec in program.outputs if "user_output" in spec]
-        return next(output["as_tensor"]["name"] for output in outputs if "as_tensor" in output)
-    ends = {path: node.outputs[0] for node in nodes if node.outputs for path in node.modules}
-    ends |= {name: name for node in nodes for name in node.outputs if name and name not in ends}
-    if asked not in ends:
-        raise SourceError(
-            f"{path} has no module or value {asked!r}.{closest(asked, ends)} Leave it out for the whole network"
-        )
-    return ends[asked]
-
-
-def _needed(nodes: list[Pt2Node], output: str) -> tuple[Pt2Node, ...]:
-    """What leads to the output; also all that writes before it, as it may do so through a view."""
-    wanted, kept = set(), []
-    for node in reversed(nodes):
-        if output in node.outputs or (wanted and (wanted.intersection(node.outputs) or writes(node.target))):
-            wanted.update((*node.outputs, *reads(node)))
-            kept.append(node)
-    return tuple(reversed(kept))
-
-
-def _described(tensors: list[_Stored], roles: Mapping[str, str], read: set[str]) -> Iterator[Pt2Tensor]:
-    """The tensors that the operations read, and the counters beside them, each with its role."""
-    used = {tensor.first for tensor in tensors if tensor.value in read}
-    homes = {name.rpartition(".")[0] for name in used}
-    for stored in tensors:
-        home, _, leaf = stored.name.rpartition(".")
-        shape, role = tuple(stored.tensor.shape), roles.get(stored.value, "")
-        if stored.first not in used:
-            if leaf == "num_batches_tracked" and home in homes:
-                yield Pt2Tensor(stored.name, stored.value, "counter", shape)
-        elif stored.is_param:
-            kind = role if role in ("zeros", "ones") else "weight" if len(shape) > 1 else "zeros"
-            yield Pt2Tensor(
-                stored.name, stored.value, kind, shape, twin=stored.first if stored.first != stored.name else ""
-            )
-        elif role in ("mean", "variance") and not stored.is_hidden:
-            yield Pt2Tensor(stored.name, stored.value, role, shape)
-        else:
-            kind = "hidden" if stored.is_hidden else "constant"
-            yield Pt2Tensor(stored.name, stored.value, kind, shape, packed(_array(stored.tensor)))
-
-
-def _array(values: torch.Tensor) -> np.ndarray:
-    return (values.float() if values.is_floating_point() else values).numpy()
-
-
-def _roles(program: _Program) -> dict[str, str]:
-    """What a tensor is to the operation that reads it, where that says how a fresh one is filled."""
-    named = {"running_mean": "mean", "running_var": "variance", "bias": "zeros"}
-    roles: dict[str, str] = {}
-    for node in program.nodes:
-        op = op_name(node["target"])
-        for argument in node["inputs"]:
-            name = argument["arg"].get("as_tensor", {}).get("name", "")
-            scales = op == "mul" or ("norm" in op and argument["name"] == "weight")
-            role = named.get(argument["name"]) or ("ones" if scales else "")
-            if name and role:
-                roles.setdefault(name, role)
-    return roles
-
-
-# the network ------------------------------------------------------------------------------------------
-
-
-def _fill(network: Any, graph: Pt2Graph, tensors: list[_Stored], uri: str) -> LoadReport:
-    used = {tensor.name for tensor in graph.tensors if tensor.kind != "hidden"}
-    state = {stored.name: stored.tensor for stored in tensors if stored.name in used}
-    check_finite(state, uri)
-    network.load_state_dict(state)
-    left = tuple(stored.name for stored in tensors if stored.name not in {tensor.name for tensor in graph.tensors})
-    return LoadReport(matched=tuple(state), unexpected=left)
-
-
-def _check_answer(network: Any, graph: Pt2Graph, fixed: int | None) -> None:
-    """Run it; a mended program has to give each picture the answer that it gave in the number it was exported for."""
-    n = fixed if fixed and fixed <= _MOST_CHECKED else 2
-    pictures = torch.rand((n + 1, *graph.shape), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        wanted = network(pictures[:n])
-        found = network(pictures)[:n] if fixed else wanted
-    if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()), equal_nan=True):
-        raise SourceError(
-            f"the program was exported for {fixed} pictures, and the answer to one depends on how many there are. "
-            f"Export it for any number: {RE_EXPORT}"
-        )

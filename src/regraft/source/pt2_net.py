@@ -17,8 +17,9 @@ from torch import nn
 
 from regraft.errors import SourceError, first_line
 from regraft.source.arch import ARCHITECTURES
+from regraft.source.graph.constants import unpacked
 from regraft.source.graph.graph import MOST_NODES, MOST_VALUES
-from regraft.source.onnx_net import unpacked
+from regraft.source.graph.net import given_graph, last_uses
 from regraft.source.pt2_ops import MOST_PARTS, find_op, op_name
 from regraft.spec import InputSpec
 
@@ -66,7 +67,7 @@ class Pt2Tensor:
         value: its name in the graph.
         kind: how a fresh one is filled; a "constant" keeps its value, a "hidden" one is no part of the state dict.
         shape: of the tensor.
-        content: of a constant, as `onnx_net.packed` gives it.
+        content: of a constant, as `graph.constants.packed` gives it.
         twin: the path of a parameter that it shares its memory with, "" for none.
     """
 
@@ -255,14 +256,8 @@ def _grouped(steps: Sequence[_Step], depth: int = 0) -> tuple[Any, ...]:
 
 
 def _steps(graph: Pt2Graph) -> list[_Step]:
-    read = [set(reads(node)) for node in graph.nodes]
-    last = {name: i for i, (node, names) in enumerate(zip(graph.nodes, read, strict=True))
-            for name in (*node.outputs, *names)}  # fmt: skip
-    made = {name for node in graph.nodes for name in node.outputs if name} - {graph.output}
-    ends: list[list[str]] = [[] for _ in graph.nodes]
-    for name in made:
-        ends[last[name]].append(name)
-    return [_Step(node, tuple(names)) for node, names in zip(graph.nodes, ends, strict=True)]
+    ends = last_uses([(reads(node), node.outputs) for node in graph.nodes], graph.output)
+    return [_Step(node, names) for node, names in zip(graph.nodes, ends, strict=True)]
 
 
 class Pt2Net(nn.Module):
@@ -422,12 +417,7 @@ def build_pt2(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, InputSpe
     Raises:
         SourceError: the arguments are not a graph, or one that does not fit together.
     """
-    if not isinstance(arch_args.get("graph"), dict):
-        raise SourceError(
-            f"pt2:{name} is an architecture that was read from a file, and comes with its graph: "
-            "build(source.arch, source.arch_args). The file itself: load_source('net.pt2', input=InputSpec(...))"
-        )
-    graph = Pt2Graph.from_dict(arch_args["graph"])
+    graph = Pt2Graph.from_dict(given_graph(f"pt2:{name}", arch_args))
     with torch.device("meta"):
         Pt2Net(graph).check()
     network = Pt2Net(graph)

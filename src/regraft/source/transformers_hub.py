@@ -75,8 +75,9 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Pat
 def _unreachable(name: str, error: Exception) -> SourceError:
     return SourceError(
         f"hf:{name} could not be fetched, and there is no folder of this name ({first_line(error)}). Files from the "
-        "Hugging Face hub are downloaded once into its cache ($HF_HOME/hub, else ~/.cache/huggingface/hub); REGRAFT_OFFLINE=1 "
-        "and HF_HUB_OFFLINE=1 forbid it. Without a network, copy config.json, preprocessor_config.json and "
+        "Hugging Face hub are downloaded once into its cache ($HF_HOME/hub, else ~/.cache/huggingface/hub); "
+        "REGRAFT_OFFLINE=1 and HF_HUB_OFFLINE=1 forbid it. Without a network, copy config.json, "
+        "preprocessor_config.json and "
         f"model.safetensors of https://huggingface.co/{name.partition('@')[0]} into a folder of this machine and pass "
         "that: load_source('hf:path/to/folder')"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -81,7 +82,7 @@ class GraphNet(nn.Module):
             if node.op not in OPS:
                 raise SourceError(f"node {node.name!r} is of the unknown kind {node.op!r}.{closest(node.op, OPS)}")
             self.add_module(escaped(node.name), Step(node))
-        self._last_use = _last_uses(graph)
+        self._last_use = last_uses([(node.inputs, (node.name,)) for node in graph.nodes], graph.output)
 
     def _register(self, tensor: Tensor) -> None:
         value = torch.empty(tensor.shape)
@@ -121,14 +122,23 @@ def _check_size(graph: Graph) -> None:
         )
 
 
-def _last_uses(graph: Graph) -> list[tuple[str, ...]]:
-    """After each node, the activations that nothing reads any more."""
-    last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
-    kept = {tensor.name for tensor in graph.tensors} | {graph.output}
-    return [
-        tuple(name for name in dict.fromkeys((*node.inputs, node.name)) if last.get(name, i) == i and name not in kept)
-        for i, node in enumerate(graph.nodes)
-    ]
+def last_uses(nodes: Sequence[tuple[Iterable[str], Iterable[str]]], output: str) -> list[tuple[str, ...]]:
+    """After each node, the activations that nothing reads any more.
+
+    Args:
+        nodes: what each reads and what it gives, in the order in which they are computed; "" stands for nothing.
+        output: the name that is wanted at the end.
+
+    Example:
+        >>> last_uses([(["x"], ["a"]), (["a"], ["b"]), (["a", "b"], ["c"])], "c")
+        [(), (), ('a', 'b')]
+    """
+    last = {name: i for i, (reads, gives) in enumerate(nodes) for name in (*gives, *reads)}
+    made = [name for _, gives in nodes for name in gives if name and name != output]
+    ends: list[list[str]] = [[] for _ in nodes]
+    for name in made:
+        ends[last[name]].append(name)
+    return [tuple(names) for names in ends]
 
 
 def _fill(value: torch.Tensor, tensor: Tensor) -> None:
@@ -148,13 +158,7 @@ def build_graph(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, InputS
     Raises:
         SourceError: the arguments are not a graph, or one whose shapes do not fit together.
     """
-    graph = arch_args.get("graph")
-    if not isinstance(graph, dict):
-        raise SourceError(
-            f"graph:{name} is an architecture that was read from a file, and comes with its graph: "
-            "build(source.arch, source.arch_args)"
-        )
-    graph = Graph.from_dict(graph)
+    graph = Graph.from_dict(given_graph(f"graph:{name}", arch_args))
     check_shapes(graph)
     network = GraphNet(graph)
     network.reset_parameters()
@@ -162,6 +166,21 @@ def build_graph(name: str, arch_args: dict[str, Any]) -> tuple[nn.Module, InputS
 
 
 ARCHITECTURES.add("graph", build_graph)
+
+
+def given_graph(arch: str, arch_args: Mapping[str, Any]) -> dict[str, Any]:
+    """The graph among the arguments of an architecture that was read from a file.
+
+    Raises:
+        SourceError: there is none.
+    """
+    graph = arch_args.get("graph")
+    if not isinstance(graph, dict):
+        raise SourceError(
+            f"{arch} is an architecture that was read from a file, and comes with its graph: "
+            "build(source.arch, source.arch_args). The file itself: load_source('FILE', input=InputSpec(...))"
+        )
+    return graph
 
 
 def check_shapes(graph: Graph) -> None:
