@@ -37,7 +37,7 @@ def _simulated(random: np.random.Generator, n: int, transfers: int, controls: in
     return draw(0.05, np.full(transfers, random.normal(0, sd))), draw(0.0, random.normal(0, sd, controls))
 
 
-@pytest.mark.parametrize(("transfers", "controls"), [(1, 1), (1, 5), (3, 3)])
+@pytest.mark.parametrize(("transfers", "controls"), [(1, 1), (1, 3), (1, 5), (3, 3), (5, 5)])
 def test_intervals_contain_the_truth_in_93_to_97_of_100_repetitions(transfers: int, controls: int):
     random = np.random.default_rng(4)
     inside = 0
