@@ -93,3 +93,14 @@ def find_op(target: str) -> Callable[..., Any] | None:
     found = getattr(packet, overload, None) if overload in getattr(packet, "overloads", list)() else None
     is_out = found is not None and any(argument.is_out for argument in found._schema.arguments)
     return None if is_out else found
+
+
+def argument_names(target: str) -> list[str]:
+    """What a target's arguments are called, in order; nothing for arithmetic of sizes.
+
+    Example:
+        >>> argument_names("torch.ops.aten.linear.default")
+        ['input', 'weight', 'bias']
+    """
+    schema = getattr(find_op(target), "_schema", None)
+    return [argument.name for argument in schema.arguments] if schema else []
