@@ -21,8 +21,6 @@ from regraft.cache.key import BFLOAT16, FLOAT32
 from regraft.errors import CacheError, MissingExtra, first_line
 from regraft.spec import Spec
 
-RuntimeName = Literal["auto", "torch", "openvino"]
-
 # The largest difference to PyTorch that a runtime may show, as a fraction of a tap's standard deviation.
 # Two ways to sum in float32 differ by about 1e-5 of it; a wrong conversion, or bfloat16 in secret, by over
 # 1e-2.

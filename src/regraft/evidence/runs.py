@@ -11,14 +11,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from regraft.digest import digest_json
 from regraft.run import write_atomic
-
-Arm = Literal["transfer", "fresh weights", "scratch", "scratch, same updates"]
 
 
 @dataclass(frozen=True)

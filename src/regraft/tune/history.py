@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -51,10 +51,6 @@ class History:
     def metrics(self) -> list[tuple[Any, ...]]:
         """The rows without their clock: what two runs with the same seed must share."""
         return [(r.epoch, r.updates, r.train_loss, r.val_loss, r.val_accuracy) for r in self.rows]
-
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """Plain values, one dict per epoch."""
-        return [asdict(row) for row in self.rows]
 
 
 def merit(row: HistoryRow) -> tuple[float, float]:
