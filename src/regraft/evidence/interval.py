@@ -44,7 +44,7 @@ class Interval:
         difference: transfer minus control, in the scores' unit.
         se_examples: standard error from the choice of test examples.
         se_runs: standard error from the choice of runs.
-        df: runs that `se_runs` rests on, as degrees of freedom.
+        df: degrees of freedom of `se_runs`.
         n: test examples.
         runs: of the control.
     """
@@ -52,7 +52,7 @@ class Interval:
     difference: float
     se_examples: float
     se_runs: float
-    df: int
+    df: float
     n: int
     runs: int
 
@@ -110,8 +110,10 @@ def difference(
         raise ValueError(f"scores of the same examples are needed, (M, N) each; got {first.shape} and {second.shape}")
     paired = len(first) == len(second) > 1
     spread, runs = _between_runs(first - second if paired else second), len(second)
-    df, n = usual_df + runs - 1, first.shape[1]
-    s2 = (usual_df * usual_sd**2 + (runs - 1) * spread) / df
+    n = first.shape[1]
+    s2 = (usual_df * usual_sd**2 + (runs - 1) * spread) / (usual_df + runs - 1)
+    # What runs differ by is seen through the noise of the examples, so a run tells half of what it would without it.
+    df = usual_df + (runs - 1) / 2
     gaps = first.mean(0) - second.mean(0)
     se_examples = math.sqrt(gaps.var(ddof=1) / n) if n > 1 else 0.5
     return Interval(float(gaps.mean()), se_examples, math.sqrt(s2 * (1 + 1 / runs)), df, n, runs)
