@@ -5,7 +5,7 @@ Goes out: a folder of safetensors, JSON and text, and from it a `Classifier` tha
 Laws: a reloaded model gives the saved probabilities, or does not load; nothing in the folder is run as code.
 """
 
-from regraft.artifact.bundle import Delivery, Results, save, write_card
 from regraft.artifact.classifier import Classifier, Prediction, load
+from regraft.artifact.saving import Delivery, Results, save, write_card
 
 __all__ = ["Classifier", "Delivery", "Prediction", "Results", "load", "save", "write_card"]
