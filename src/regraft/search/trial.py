@@ -6,7 +6,7 @@ Shape letters: N examples, D features, K classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 from regraft.cache import Tap, is_ragged
 from regraft.data import CLASSIFICATION, Task, load_rows, transform_for
 from regraft.probe import ProbeResult
+from regraft.run import Listener
 from regraft.search.features import Features, Means
 from regraft.search.prospect import Prospect
 from regraft.tune import (
@@ -112,7 +113,7 @@ def train_trial(
     started = time.perf_counter()
     source, traced = prospect.source, prospect.traced
     plans = plans_for(recipe, prospect, n_classes, probe)
-    plan, listener, ended = whole(recipe, plans), means.listener, 0
+    plan = whole(recipe, plans)
     _fill(prospect, plans)
 
     def network_of(plan: Plan) -> Network:
@@ -121,11 +122,6 @@ def train_trial(
     def rows_of(plan: Plan, split: str) -> Rows:
         return rows_at(prospect, plan, split, augment_seed=means.seed if split == "train" else None)
 
-    def tell(event: Event) -> None:
-        nonlocal ended
-        listener.progress(f"training ({recipe.name})", ended + event.updates, plan.updates)
-        ended += event.n_updates if event.kind == "finish" else 0
-
     network, history = train_steps(
         plans,
         network_of,
@@ -133,12 +129,24 @@ def train_trial(
         seed=means.seed,
         device=means.device,
         checkpoint=checkpoint,
-        on_event=tell,
+        on_event=_progress(means.listener, f"training ({recipe.name})", plan.updates),
         time_limit=time_limit,
     )
     accuracy = history.kept.val_accuracy or 0.0
     trial = _averaging(Trial(recipe.name, prospect, plan, network, probe, accuracy, 0.0, history))
     return replace(trial, seconds=time.perf_counter() - started)
+
+
+def _progress(listener: Listener, what: str, n_updates: int) -> Callable[[Event], None]:
+    """Tells how far all steps together have come, each of which counts its updates from zero."""
+    ended = 0
+
+    def tell(event: Event) -> None:
+        nonlocal ended
+        listener.progress(what, ended + event.updates, n_updates)
+        ended += event.n_updates if event.kind == "finish" else 0
+
+    return tell
 
 
 def _fill(prospect: Prospect, plans: Sequence[Plan]) -> None:
