@@ -36,7 +36,9 @@ class Pretraining(Opening):
 
     objective: Literal["supervised"] = field(default="supervised", metadata={"help": "What the network learns."})
     out: Path = field(default=Path("source"), metadata={"help": "Folder of the new source."})
-    epochs: int | None = field(default=None, metadata={"help": "Passes over the training split.  [default: 20]"})
+    epochs: int | None = field(
+        default=None, metadata={"help": f"Passes over the training split.  [default: {SUPERVISED.epochs}]"}
+    )
     val_fraction: float = field(default=0.04, metadata={"help": "Share of the training pictures to be watched."})
     precision: Literal["float32", "bfloat16"] = field(
         default="float32", metadata={"help": "bfloat16 is faster where the processor has instructions for it."}
