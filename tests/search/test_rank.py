@@ -50,6 +50,12 @@ def test_a_surely_better_source_is_first_whatever_it_costs() -> None:
     assert [each.source for each in found] == ["dear", "cheap"]
 
 
+def test_a_tie_is_not_decided_by_the_noise_of_the_clock() -> None:
+    nearly = [1] * 88 + [0] * 11 + [1]
+    found = in_order([judged("best", [1] * 90 + [0] * 10, 1.0), judged("as dear", nearly, 0.9)])
+    assert [each.source for each in found] == ["best", "as dear"]
+
+
 def test_probability_tells_apart_what_is_as_often_right() -> None:
     found = in_order([judged("cheap", [0.6] * 50 + [0.4] * 50, 0.1), judged("dear", [0.7] * 50 + [0.45] * 50, 9.0)])
     assert [each.source for each in found] == ["dear", "cheap"]
