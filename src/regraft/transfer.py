@@ -44,6 +44,7 @@ from regraft.search import (
     look_at,
     race,
     rank,
+    settled_order,
     traced_source,
 )
 from regraft.source import Source
@@ -134,7 +135,7 @@ def _best(job: Job, data: Dataset, work: Means, folder: RunFolder, clock: Clock)
     def opened(uri: str) -> Source:
         return open_source(uri, job, data)
 
-    ranked = rank(data, job.sources, opened, work)
+    ranked = settled_order(rank(data, job.sources, opened, work), folder.path)
     folder.write_json("ranking.json", [each.to_dict() for each in ranked])
     if ranked[0].fitness.verdict == "refuses":
         raise SourceError(ranked[0].fitness.reasons[0])
@@ -217,6 +218,7 @@ def _metrics(job: Job, chosen: Trial, test: dict[str, Any], fit_seconds: float) 
     """The content of metrics.json but for what is known only at the end."""
     features, plan = chosen.prospect.features, chosen.plan
     tally, task = features.tally, plan.task
+    read = sorted({tap.cut for tap in plan.taps}, key=lambda name: chosen.prospect.traced.cut(name).index)
     reached = "accuracy" if task.one_of else "score"
     return {
         "data": features.data.name,
@@ -224,7 +226,8 @@ def _metrics(job: Job, chosen: Trial, test: dict[str, Any], fit_seconds: float) 
         "test": test,
         "val": {reached: chosen.val_accuracy, "n": len(features.labels("val"))},
         "source": chosen.prospect.source.uri,
-        "cut": plan.cut if plan.cut != "output" else " + ".join(tap.cut for tap in plan.taps),
+        "cut": read[-1] if plan.cut == "output" else plan.cut,  # what lies above the last place read is not kept
+        "taps": read,
         "recipe": job.recipe,
         "delivered": chosen.name,
         "seed": job.seed,

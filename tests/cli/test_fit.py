@@ -41,6 +41,13 @@ def test_fit_writes_everything_a_run_promises(fit, tmp_path):
     assert wanted <= metrics.keys() and math.isfinite(metrics["val"]["accuracy"])
 
 
+def test_what_was_read_and_kept_is_named_by_cuts_of_the_source(fit, run, weights):
+    metrics = json.loads(fit("--recipe", "probe", "--evidence", "off", "--json").out)
+    cuts = [cut["name"] for cut in json.loads(run("inspect", weights, "--arch", TINY, "--json").out)["cuts"]]
+    assert metrics["taps"] == [name for name in cuts if name in metrics["taps"]]  # in the order of the flow, each once
+    assert metrics["cut"] == metrics["taps"][-1]
+
+
 def test_evidence_has_a_verdict_and_both_matched_controls(fit, tmp_path, monkeypatch):
     monkeypatch.setattr("regraft.evidence.controls.LEAST_SHARE", 0.0)  # on a busy machine scratch would be left out
     assert fit("--recipe", "probe").status == 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from regraft.data import Dataset, read
-from regraft.search import Clock, Means, Ranked, race, rank
+from regraft.search import Clock, Means, Ranked, race, rank, settled_order
 from regraft.source import Source
 from regraft.testing import tiny_images, tiny_source, tiny_text_source, tiny_texts
 
@@ -105,6 +105,11 @@ def test_sources_that_are_told_apart_do_not_race(
         raise AssertionError(uri)
 
     assert race(sure, shapes, never, means, folder=tmp_path, clock=enough()) == sure
+
+
+def test_a_run_keeps_the_order_it_first_found(tied: list[Ranked], tmp_path: Path) -> None:
+    assert names(settled_order(tied, tmp_path)) == names(tied)
+    assert names(settled_order(tied[::-1], tmp_path)) == names(tied)  # resumed, with costs that came out otherwise
 
 
 def test_sources_for_texts_are_ranked_and_race(means: Means, tmp_path: Path) -> None:

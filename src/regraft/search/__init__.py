@@ -10,7 +10,7 @@ from regraft.search.explain import describe_probe
 from regraft.search.features import Features, Means
 from regraft.search.fitness import Fitness, check
 from regraft.search.prospect import Prospect, look_at, randomised, traced_source
-from regraft.search.race import race
+from regraft.search.race import race, settled_order
 from regraft.search.rank import Ranked, rank
 from regraft.search.starts import probe_for
 from regraft.search.trial import TRAINING, Trial, probe_trial, train_trial
@@ -35,6 +35,7 @@ __all__ = [
     "race",
     "randomised",
     "rank",
+    "settled_order",
     "traced_source",
     "train_trial",
 ]

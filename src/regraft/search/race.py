@@ -65,6 +65,17 @@ def race(
     return _led_by(ranked, settled["source"], settled["said"])
 
 
+def settled_order(ranked: Sequence[Ranked], folder: Path) -> list[Ranked]:
+    """The order as this run first found it: costs are measured, so ties may fall otherwise when it is resumed.
+
+    Args:
+        ranked: sources in order, from `rank`.
+        folder: of the run.
+    """
+    order = Study(folder / STUDY).once("order", lambda: [each.source for each in ranked])
+    return sorted(ranked, key=lambda each: order.index(each.source))
+
+
 def _led_by(ranked: Sequence[Ranked], source: str, said: str) -> list[Ranked]:
     leader = next((each for each in ranked if each.source == source), ranked[0])
     rest = [each for each in ranked if each is not leader]

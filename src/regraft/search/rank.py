@@ -118,9 +118,9 @@ def tied_with(best: Ranked, other: Ranked) -> bool:
     return points < se
 
 
-def _place(ranked: Ranked) -> tuple[bool, float, float]:
+def _place(ranked: Ranked) -> tuple[bool, float]:
     refused = ranked.fitness.verdict == "refuses"
-    return refused, 0.0 if refused else -float(ranked.sureness.mean()), ranked.seconds
+    return refused, 0.0 if refused else -float(ranked.sureness.mean())
 
 
 def _difference(better: Ranked, worse: Ranked) -> tuple[float, float]:
