@@ -9,7 +9,7 @@ import regraft
 
 SRC = Path(regraft.__file__).parent
 ORDER = [
-    "errors", "spec", "digest", "registry", "run", "data", "source", "cut", "cache", "head", "probe",
+    "started", "errors", "spec", "digest", "registry", "run", "data", "source", "cut", "cache", "head", "probe",
     "tune", "search", "evidence", "artifact", "pretrain", "engine", "job", "transfer", "estimator", "cli", "testing",
 ]  # fmt: skip
 # An optional package and the one file of a stage that may import it.

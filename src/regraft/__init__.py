@@ -4,6 +4,8 @@ trains only the rest, and proves that it paid off.
 The names below are in the order of the flow; `transfer` is the whole of it.
 """
 
+from regraft.started import STARTED as _STARTED  # isort: skip # before all that is slow  # noqa: F401
+
 from regraft.artifact import Classifier, Prediction, load  # a saved model, reloaded
 from regraft.cache import FeatureCache, Tap, frozen_pass  # frozen layers computed once
 from regraft.cut import Cut, Traced, between, join, split, trace  # places where a network can be taken apart

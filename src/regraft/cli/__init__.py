@@ -13,6 +13,7 @@ import time
 import click
 
 from regraft.errors import RegraftError
+from regraft.started import STARTED
 
 VERBS = {
     "fit": "Find out what to reuse, train the rest, and save a model with its report.",
@@ -28,7 +29,7 @@ VERBS = {
 
 
 class LazyGroup(click.Group):
-    """Loads a verb when it is called, so that `regraft --help` does not wait for PyTorch."""
+    """Loads a verb when it is called: none waits for what another one imports."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -52,8 +53,8 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `regraft` command; always ends in SystemExit."""
     try:
-        # Importing PyTorch takes seconds, which a time limit counts too.
-        sys.exit(cli.main(arguments, standalone_mode=False, obj=time.monotonic()) or 0)
+        began = STARTED if arguments is None else time.monotonic()
+        sys.exit(cli.main(arguments, standalone_mode=False, obj=began) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
