@@ -77,11 +77,6 @@ def test_every_kind_of_tensor_is_what_it_was(tmp_path: Path) -> None:
         assert found[name].dtype == wanted.dtype and torch.equal(found[name], wanted), name
 
 
-def test_without_an_architecture_it_says_what_it_is(path: Path) -> None:
-    with pytest.raises(SourceError, match=r"weights of a TorchScript program \(its code is not run\).*--arch"):
-        load_source(str(path))
-
-
 def test_a_frozen_program_has_no_names(tmp_path: Path) -> None:
     frozen = saved(tiny_source().model, tmp_path / "net.pt", lambda m: torch.jit.freeze(torch.jit.script(m)))
     with pytest.raises(SourceError, match=r"torch\.jit\.freeze made constants.*pass weights\.pt"):

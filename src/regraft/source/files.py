@@ -159,6 +159,23 @@ def check_unpacked(path: Path) -> None:
         )
 
 
+def check_claimed(path: Path, claimed: int) -> None:
+    """Refuse a file whose tensors claim far more than it holds: they may share numbers, and can repeat a few for ever.
+
+    Args:
+        path: of the file.
+        claimed: bytes of all its tensors.
+
+    Raises:
+        SourceError: they claim too much.
+    """
+    if claimed > 4 * path.stat().st_size + _SLACK:
+        raise SourceError(
+            f"{path} claims tensors of {claimed:,} bytes, far more than it holds. Save plain copies: "
+            "torch.save({name: value.clone() for name, value in model.state_dict().items()}, 'net.pt')"
+        )
+
+
 def _of_torchscript(path: Path) -> dict[str, Any]:
     """The weights of a TorchScript program; nothing where the file is none."""
     check_unpacked(path)
@@ -230,12 +247,7 @@ def _flatten(content: Any, path: Path) -> Checkpoint:
             f"{path} holds no named tensors, only {', '.join(ignored[:5]) or type(content).__name__}; "
             "expected a state_dict. Save one: torch.save(model.state_dict(), 'net.pt') and pass net.pt"
         )
-    claimed = sum(tensor.nbytes for tensor in tensors.values())
-    if claimed > 4 * path.stat().st_size + _SLACK:  # tensors may share numbers, and can repeat a few without end
-        raise SourceError(
-            f"{path} claims tensors of {claimed:,} bytes, far more than it holds. Save plain copies: "
-            "torch.save({name: value.clone() for name, value in model.state_dict().items()}, 'net.pt')"
-        )
+    check_claimed(path, sum(tensor.nbytes for tensor in tensors.values()))
     return Checkpoint(tensors, tuple(ignored))
 
 

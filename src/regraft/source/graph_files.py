@@ -9,6 +9,7 @@ from regraft.source.caffe import open_caffe
 from regraft.source.pt2_file import is_program, open_pt2
 from regraft.source.request import Request
 from regraft.source.saved_model import is_saved_model, open_saved_model
+from regraft.source.script_file import is_script, open_script
 from regraft.source.source import Source
 from regraft.source.tf1 import is_tf1, open_tf1
 from regraft.source.tflite import MAGIC, open_tflite
@@ -31,6 +32,8 @@ def graph_opener(path: Path) -> Callable[[Path, Request], Source] | None:
         return open_tflite
     if is_program(path):
         return open_pt2
+    if is_script(path):
+        return open_script
     if is_saved_model(path):
         return open_saved_model
     return open_tf1 if is_tf1(path) else None

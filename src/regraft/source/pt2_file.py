@@ -23,7 +23,7 @@ from regraft.source.archive import DAMAGE
 from regraft.source.files import check_unpacked
 from regraft.source.pt2_net import RE_EXPORT, Pt2Node
 from regraft.source.pt2_ops import CHECKS, find_op, op_name, writes
-from regraft.source.pt2_source import Program, Stored, check_written, in_evaluation, program_source
+from regraft.source.pt2_source import Program, Stored, check_written, in_evaluation, picture_axes, program_source
 from regraft.source.request import Request
 from regraft.source.source import Source
 from regraft.source.strided import strided
@@ -207,13 +207,13 @@ def _input(path: Path, program: _Program, request: Request) -> tuple[str, tuple[
             f"{path} takes an input of {len(sizes)} axes and type {meta['dtype']}, expected pictures (N, C, H, W) or "
             f"(N, H, W, C) of floats. Export the part that takes such: {RE_EXPORT}"
         )
-    channels_last = sizes[1][1] not in (1, 3) and sizes[3][1] in (1, 3)
-    picture = [sizes[i] for i in ((3, 1, 2) if channels_last else (1, 2, 3))]
+    axes = picture_axes([size for _, size in sizes[1:]])
+    picture = [sizes[1 + axis] for axis in axes]
     if request.picture is None:
         request.input_or(None, (picture[0][1], picture[1][1], picture[2][1]))  # says what is missing
     size = request.size_or([said for said, _ in picture])
     fixed = sizes[0][0]
-    return name, size, channels_last, fixed or None
+    return name, size, axes != (0, 1, 2), fixed or None
 
 
 def _free_or(size: Mapping[str, Any]) -> tuple[int, int]:

@@ -7,8 +7,8 @@ parameters, buffers and cuts have the names that they had in the original networ
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -224,13 +224,17 @@ def _run(root: nn.Module, items: Sequence[Any], values: dict[str, Any]) -> None:
 
 def compute(node: Pt2Node, values: dict[str, Any]) -> None:
     """Run one operation and enter its results among the values."""
+    results = _results(node, values)
+    values.update({name: value for name, value in zip(node.outputs, results, strict=False) if name})
+
+
+def _results(node: Pt2Node, values: Mapping[str, Any]) -> Sequence[Any]:
     op = find_op(node.target)
     assert op is not None
     device = values[""]
     args = [_given(argument, values, device) for argument in node.args]
     result = op(*args, **{name: _given(argument, values, device) for name, argument in node.kwargs.items()})
-    results = result if isinstance(result, tuple | list) else (result,)
-    values.update({name: value for name, value in zip(node.outputs, results, strict=False) if name})
+    return result if isinstance(result, tuple | list) else (result,)
 
 
 def _given(argument: Any, values: Mapping[str, Any], device: Any) -> Any:
@@ -353,8 +357,15 @@ class Pt2Net(nn.Module):
                 )
 
 
-def checked(node: Pt2Node, values: dict[str, Any]) -> None:
-    """Compute one node on shapes alone.
+def checked(
+    node: Pt2Node, values: dict[str, Any], named: Callable[[Sequence[Any]], tuple[str, ...]] | None = None
+) -> Pt2Node:
+    """Compute one node on shapes alone, and enter its results among the values.
+
+    Args:
+        node: an operation that is let through.
+        values: of the graph so far; "" is the device.
+        named: gives the results their names, where the node does not say them.
 
     Raises:
         SourceError: it does not take what it gets, or gives more than any network does.
@@ -362,9 +373,13 @@ def checked(node: Pt2Node, values: dict[str, Any]) -> None:
     try:
         if op_name(node.target) in _TAKES_APART:
             _check_parts(values[next(references(node.args[0]))])
-        compute(node, values)
-        for name in filter(None, node.outputs):
-            _check_result(values[name])
+        results = _results(node, values)
+        node = replace(node, outputs=named(results)) if named else node
+        found = {name: value for name, value in zip(node.outputs, results, strict=False) if name}
+        for value in found.values():
+            _check_result(value)
+        values.update(found)
+        return node
     except Exception as error:  # PyTorch refuses with errors of many classes
         raise SourceError(_no_fit(node, values, error)) from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,11 @@ from regraft.source.source import LoadReport, Source, make_source
 from regraft.spec import Spec
 
 _MOST_CHECKED = 8  # pictures
+# PyTorch's numbers of types, and what each becomes: networks compute in float32, whatever they were saved in.
+DTYPES = {
+    0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float32", 6: "float32", 7: "float32", 11: "bool",
+    15: "float32",
+}  # fmt: skip
 _FLAGS = {
     "batch_norm": "training",
     "native_batch_norm": "training",
@@ -96,6 +101,16 @@ def program_source(path: Path, program: Program, spec: Spec, request: Request) -
     report = _fill(network, graph, program.tensors, str(path))
     _check_answer(network, graph, program.made_for)
     return make_source(request.uri, "pt2:graph", arch_args, network, spec, origin=program.origin, report=report)
+
+
+def picture_axes(sides: Sequence[int]) -> tuple[int, int, int]:
+    """Where (C, H, W) lie among the three sides of a picture: channels are one or three, and come last or first.
+
+    Example:
+        >>> picture_axes((224, 224, 3)), picture_axes((3, 224, 224))
+        ((2, 0, 1), (0, 1, 2))
+    """
+    return (2, 0, 1) if sides[0] not in (1, 3) and sides[2] in (1, 3) else (0, 1, 2)
 
 
 def in_evaluation(op: str, name: str, value: Any) -> Any:

@@ -1,9 +1,9 @@
-"""The weights of a TorchScript program (`torch.jit.save`), read without running anything of it.
+"""The objects of a TorchScript program (`torch.jit.save`), with their tensors, read without running anything of it.
 
 Its `data.pkl` is a pickle of the program's objects, whose classes are defined by code beside it. Here the pickle is no
 program: the few instructions that PyTorch writes are read as data, and nothing is looked up, imported or called. An
-object is the mapping of its attributes, whatever its class; the only functions whose meaning is known are those that
-stand for tensors. What another function would have made is noted as absent.
+object is the mapping of its attributes, with the name of its class; the only functions whose meaning is known are those
+that stand for tensors. What another function would have made is noted as absent.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _STORAGES = {
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
 _TENSOR = "torch._utils _rebuild_tensor_v2"
-_KNOWN = ("torch._utils ", "torch.jit._pickle ", "torch.device", "torch device")  # that PyTorch writes
+# What PyTorch writes; __torch__ are the file's own enumerations, whose members are named, and made by nobody.
+_KNOWN = ("torch._utils ", "torch.jit._pickle ", "torch.device", "torch device", "__torch__.")
 _MARK = object()
 
 
@@ -42,11 +43,22 @@ class _Global:
 
 
 @dataclass(frozen=True)
-class _Made:
+class Made:
     """What a function would have made."""
 
     function: str
     arguments: Any
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it is a tensor."""
+        return self.function == _TENSOR
+
+
+class Object(dict[Any, Any]):
+    """An object of the program: its attributes, and the full name of its class."""
+
+    kind = ""
 
 
 @dataclass(frozen=True)
@@ -67,23 +79,56 @@ def read_torchscript(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     Raises:
         SourceError: the file is damaged, was frozen, or its objects hold themselves.
     """
-    entry = next((entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")), None)
-    if entry is None or entry.file_size > _MOST_BYTES:
-        raise _unread(path, "it has no data.pkl of a sane size")
-    root = entry.filename.removesuffix("data.pkl")
-    try:
-        program = _unpickled(archive.read(entry))
-    except (*DAMAGE, TypeError, AttributeError, StopIteration) as error:
-        raise _unread(path, str(error)[:120]) from error
+    tensors = Tensors(path, archive, "data")
+    found: dict[str, Any] = {}
+    for names, _, made in tensors.within(read_objects(path, archive)):
+        inner = found
+        for name in names[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[names[-1]] = tensors.read(names[-1], made)
+    if not found:
+        raise frozen(path)
+    return found
+
+
+def frozen(path: Path) -> SourceError:
+    """What to say of a program whose weights have no names."""
+    return SourceError(
+        f"{path} is a TorchScript program without named weights: torch.jit.freeze made constants of them. Save it "
+        "before it is frozen, or the weights: torch.save(model.state_dict(), 'weights.pt') and pass weights.pt"
+    )
+
+
+def read_objects(path: Path, archive: zipfile.ZipFile) -> dict[Any, Any]:
+    """The program's outermost object, with all that it holds.
+
+    Raises:
+        SourceError: the file is damaged.
+    """
+    program = read_pickle(path, archive, "data")
     if not isinstance(program, dict):
         raise _unread(path, f"it holds a {type(program).__name__}")
-    found = _Tensors(path, archive, root).of(program, ())
-    if not found:
-        raise SourceError(
-            f"{path} is a TorchScript program without named weights: torch.jit.freeze made constants of them. Save "
-            "them before it is frozen: torch.save(model.state_dict(), 'weights.pt') and pass weights.pt"
-        )
-    return found
+    return program
+
+
+def read_pickle(path: Path, archive: zipfile.ZipFile, name: str) -> Any:
+    """What NAME.pkl of a program describes, as plain values; see `Made` and `Object`.
+
+    Raises:
+        SourceError: there is none, or it is damaged.
+    """
+    entry = next((entry for entry in archive.infolist() if entry.filename == f"{_root(archive)}{name}.pkl"), None)
+    if entry is None or entry.file_size > _MOST_BYTES:
+        raise _unread(path, f"it has no {name}.pkl of a sane size")
+    try:
+        return _unpickled(archive.read(entry))
+    except (*DAMAGE, TypeError, AttributeError, StopIteration) as error:
+        raise _unread(path, str(error)[:120]) from error
+
+
+def _root(archive: zipfile.ZipFile) -> str:
+    """The folder that the archive holds everything in, with its slash."""
+    return next((name for name in archive.namelist() if name.endswith("/constants.pkl")), "").rpartition("/")[0] + "/"
 
 
 def _unread(path: Path, reason: str) -> SourceError:
@@ -94,31 +139,56 @@ def _unread(path: Path, reason: str) -> SourceError:
     )
 
 
-class _Tensors:
-    """Tensors of a program's objects; each storage is read when it is first asked for."""
+def made_shape(made: Made) -> tuple[int, ...]:
+    """The shape of what stands for a tensor."""
+    return tuple(int(side) for side in made.arguments[2])
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile, root: str) -> None:
-        self._path, self._archive, self._root = path, archive, root
+
+def memory_of(made: Made) -> tuple[Any, ...]:
+    """Where the numbers of a tensor lie: the same for tensors that are one."""
+    storage, offset, shape, strides, *_ = made.arguments
+    return (storage.parts[2], offset, shape, strides)
+
+
+class Tensors:
+    """Tensors of a program; each storage is read when it is first asked for.
+
+    Args:
+        path: of the file, for messages.
+        archive: the file.
+        name: of the pickle that describes them.
+    """
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, name: str) -> None:
+        self._path, self._archive, self._folder = path, archive, f"{_root(archive)}{name}/"
         self._left = _MOST_ATTRIBUTES
         self._contents: dict[str, bytes] = {}
 
-    def of(self, attributes: dict[Any, Any], above: tuple[int, ...]) -> dict[str, Any]:
-        """The attributes that are tensors or hold some."""
+    def within(
+        self, attributes: dict[Any, Any], names: tuple[str, ...] = (), above: tuple[int, ...] = ()
+    ) -> Iterator[tuple[tuple[str, ...], dict[Any, Any], Made]]:
+        """(names from the outermost object on, the object that holds it, what stands for it) of every tensor.
+
+        Raises:
+            SourceError: the objects hold themselves.
+        """
         self._left -= len(attributes)
         if self._left < 0 or len(above) > _DEEPEST or id(attributes) in above:
             raise _unread(self._path, "its objects hold themselves")
-        found: dict[str, Any] = {}
         for name, value in attributes.items():
             if isinstance(value, dict):
-                inner = self.of(value, (*above, id(attributes)))
-                found |= {str(name): inner} if inner else {}
-            elif isinstance(value, _Made) and value.function == _TENSOR:
-                found[str(name)] = self._tensor(str(name), value.arguments)
-        return found
+                yield from self.within(value, (*names, str(name)), (*above, id(attributes)))
+            elif isinstance(value, Made) and value.is_tensor:
+                yield (*names, str(name)), attributes, value
 
-    def _tensor(self, name: str, arguments: Any) -> torch.Tensor:
+    def read(self, name: str, made: Made) -> torch.Tensor:
+        """The values of a tensor.
+
+        Raises:
+            SourceError: its storage does not hold them.
+        """
         try:
-            storage, offset, shape, strides, *_ = arguments
+            storage, offset, shape, strides, *_ = made.arguments
             _, kind, key, *_ = storage.parts
             dtype = _STORAGES[kind.name.removeprefix("torch ")]
             content = self._content(key)
@@ -129,7 +199,7 @@ class _Tensors:
 
     def _content(self, key: str) -> bytes:
         if key not in self._contents:
-            self._contents[key] = self._archive.read(f"{self._root}data/{key}")
+            self._contents[key] = self._archive.read(f"{self._folder}{key}")
         return self._contents[key]
 
 
@@ -182,11 +252,15 @@ def _combined(name: str, stack: list[Any]) -> Any:
         return _Storage(stack.pop())
     if name in ("NEWOBJ", "REDUCE"):
         arguments, made_by = stack.pop(), stack.pop()
-        if name == "NEWOBJ" or made_by.name == "collections OrderedDict":
+        if name == "NEWOBJ":
+            return _instance(made_by.name)
+        if made_by.name == "collections OrderedDict":
             return {}
+        if made_by.name == "torch.jit._pickle restore_type_tag":
+            return arguments[0]
         if not made_by.name.startswith(_KNOWN):
             raise ValueError(f"it wants to use {made_by.name.replace(' ', '.')}, which can run any code")
-        return _Made(made_by.name, arguments)
+        return Made(made_by.name, arguments)
     if name in ("SETITEMS", "APPENDS"):
         values = list(_to_mark(stack))
         return _extended(stack.pop(), values)
@@ -197,6 +271,12 @@ def _combined(name: str, stack: list[Any]) -> Any:
         values = [stack.pop() for _ in range(count)][::-1]
         return _extended(stack.pop(), values)
     raise ValueError(f"its pickle holds the instruction {name}")
+
+
+def _instance(kind: str) -> Object:
+    made = Object()
+    made.kind = kind.replace(" ", ".")
+    return made
 
 
 def _to_mark(stack: list[Any]) -> Iterator[Any]:
