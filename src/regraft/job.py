@@ -13,15 +13,19 @@ import torch
 
 from regraft.cache import default_root
 from regraft.data import Dataset, Kind, read
-from regraft.errors import DataError, RunError, SourceError
+from regraft.errors import RunError, SourceError
 from regraft.run import Listener
 from regraft.search import Means
 from regraft.source import Source, load_source
 from regraft.source.spectrogram import for_sound
 from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from regraft.tune import RECIPES, Recipe
+from regraft.values import RULE, number, numbers, refuse_impossible, whole
 
 EMBEDDED = "regraft:cifar10-resnet20"
+LARGEST_SEED = 2**32 - 1  # that NumPy and scikit-learn take
+Device = Literal["auto", "cpu", "cuda"]
+SEED = whole(0, most=LARGEST_SEED, such_as="0")
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,34 @@ class Inputs:
 
     input_size: tuple[float, ...] | None = field(
         default=None,
-        metadata={"help": "C,H,W that the source expects, where it does not say.", "kind": "numbers"},
+        metadata={
+            "help": "C,H,W that the source expects, where it does not say.",
+            "kind": "numbers",
+            RULE: numbers("C,H,W in whole numbers above 0", "3,224,224", lambda v: v > 0 and v == int(v)),
+        },
     )
     mean: tuple[float, ...] | None = field(
-        default=None, metadata={"help": "Mean per channel, for pixels scaled to 0..1.", "kind": "numbers"}
+        default=None,
+        metadata={
+            "help": "Mean per channel, for pixels scaled to 0..1.",
+            "kind": "numbers",
+            RULE: numbers("one number for each channel", "0.485,0.456,0.406", lambda v: True),
+        },
     )
-    std: tuple[float, ...] | None = field(default=None, metadata={"help": "Likewise.", "kind": "numbers"})
+    std: tuple[float, ...] | None = field(
+        default=None,
+        metadata={
+            "help": "Likewise.",
+            "kind": "numbers",
+            RULE: numbers("one number above 0 for each channel", "0.229,0.224,0.225", lambda v: v > 0),
+        },
+    )
     channel_order: Literal["RGB", "BGR"] = field(
         default="RGB", metadata={"help": "BGR for networks that want blue first, as Caffe's do."}
     )
+
+    def __post_init__(self) -> None:
+        refuse_impossible(self)
 
 
 @dataclass(frozen=True)
@@ -92,22 +115,31 @@ class Setting(Inputs):
         default=(),
         metadata={"help": "Architecture that bare weights belong to; with several sources SOURCE=ARCH, once for each."},
     )
-    per_class: int | None = field(default=None, metadata={"help": "Keep this many training examples of each class."})
-    train_size: int | None = field(default=None, metadata={"help": "Keep this many training examples in all."})
+    per_class: int | None = field(
+        default=None,
+        metadata={"help": "Keep this many training examples of each class.", RULE: whole(1, such_as="10")},
+    )
+    train_size: int | None = field(
+        default=None, metadata={"help": "Keep this many training examples in all.", RULE: whole(2, such_as="100")}
+    )
     task: Kind | None = field(
         default=None, metadata={"help": "One class, any number of labels, or numbers.  [default: by the labels]"}
     )
-    seed: int = field(default=0, metadata={"help": "Of all that is drawn."})
+    seed: int = field(default=0, metadata={"help": "Of all that is drawn.", RULE: SEED})
     skip_bad: bool = field(default=False, metadata={"help": "Leave out examples that cannot be read."})
     modality: Literal["image", "text", "audio"] | None = field(
         default=None, metadata={"help": "What the examples are, where a folder or table holds several kinds."}
     )
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "Where PyTorch works."})
+    device: Device = field(default="auto", metadata={"help": "Where PyTorch works."})
     runtime: Literal["auto", "torch", "openvino"] = field(default="auto", metadata={"help": "What runs frozen layers."})
     cache: Path | None = field(
         default=None, metadata={"help": "Folder of the feature cache.  [default: the user's cache folder]"}
     )
     no_cache: bool = field(default=False, metadata={"help": "Keep no features beyond this run."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        device(self.device)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -158,7 +190,11 @@ class Job(Setting):
     )
     time_limit: float | None = field(
         default=None,
-        metadata={"help": "For the whole run, quick controls included: 90s, 10m, 2h.", "kind": "duration"},
+        metadata={
+            "help": "For the whole run, quick controls included: 90s, 10m, 2h.",
+            "kind": "duration",
+            RULE: number("a time above 0", "10m", lambda v: v > 0),
+        },
     )
     evidence: Literal["off", "quick", "full"] = field(
         default="quick",
@@ -196,8 +232,6 @@ def examples(setting: Setting) -> Dataset:
         DataError: they cannot be found, read, or used.
     """
     data = read(setting.data, skip_bad=setting.skip_bad, modality=setting.modality, task=setting.task)
-    if setting.train_size is not None and setting.train_size < 2:
-        raise DataError(f"--train-size {setting.train_size} leaves nothing to learn from. Such as: --train-size 100")
     chosen = data.per_class(setting.per_class, setting.seed)
     return chosen.train_size(setting.train_size, setting.seed).rescaled()
 

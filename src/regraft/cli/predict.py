@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 from rich.table import Table
@@ -11,12 +12,16 @@ from regraft.artifact import Classifier, Prediction, load
 from regraft.cli.terminal import print_result, table, table_console
 from regraft.data import Problem
 from regraft.errors import DataError
+from regraft.job import Device
+from regraft.job import device as device_of
 
 
 @click.command()
 @click.argument("model_dir", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("--device", default="cpu", show_default=True, help="Where PyTorch works.")
+@click.option(
+    "--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True, help="Where PyTorch works."
+)
 @click.option("--trust-code", is_flag=True, help="Call the Python function that the model names as its architecture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
 def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: bool, as_json: bool) -> None:
@@ -24,7 +29,7 @@ def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: b
 
     For a model of texts, what is no file is a text itself.
     """
-    model = load(model_dir, device=device, trust_code=trust_code)
+    model = load(model_dir, device=device_of(device), trust_code=trust_code)
     bad: list[Problem] = []
     texts = model.bundle.input.modality == "text"
     given = [one if texts and not _is_there(one) else Path(one) for one in inputs]

@@ -12,9 +12,10 @@ import click
 from regraft.cli.flags import flags
 from regraft.cli.terminal import terminal
 from regraft.data import read
-from regraft.job import Opening, device, input_spec
+from regraft.job import SEED, Device, Opening, device, input_spec
 from regraft.pretrain import SUPERVISED, Training, pretrain_supervised
 from regraft.tune import Event
+from regraft.values import RULE, number, whole
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,31 @@ class Pretraining(Opening):
     objective: Literal["supervised"] = field(default="supervised", metadata={"help": "What the network learns."})
     out: Path = field(default=Path("source"), metadata={"help": "Folder of the new source."})
     epochs: int | None = field(
-        default=None, metadata={"help": f"Passes over the training split.  [default: {SUPERVISED.epochs}]"}
+        default=None,
+        metadata={
+            "help": f"Passes over the training split.  [default: {SUPERVISED.epochs}]",
+            RULE: whole(1, such_as=str(SUPERVISED.epochs)),
+        },
     )
-    val_fraction: float = field(default=0.04, metadata={"help": "Share of the training pictures to be watched."})
+    val_fraction: float = field(
+        default=0.04,
+        metadata={
+            "help": "Share of the training pictures to be watched.",
+            RULE: number("a share from 0 to 0.79", "0.04", lambda v: 0 <= v < 0.8),
+        },
+    )
     precision: Literal["float32", "bfloat16"] = field(
         default="float32", metadata={"help": "bfloat16 is faster where the processor has instructions for it."}
     )
     licence: str = field(default="", metadata={"help": "Of the weights, for the card."})
-    seed: int = field(default=0, metadata={"help": "Of all that is drawn."})
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "Where PyTorch works."})
+    seed: int = field(default=0, metadata={"help": "Of all that is drawn.", RULE: SEED})
+    device: Device = field(default="auto", metadata={"help": "Where PyTorch works."})
     skip_bad: bool = field(default=False, metadata={"help": "Leave out pictures that cannot be read."})
     resume: bool = field(default=False, metadata={"help": "Continue an interrupted run."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        device(self.device)
 
 
 @click.command()

@@ -171,10 +171,14 @@ class Dataset:
             seed: which subset.
 
         Raises:
-            DataError: targets are numbers, which have no classes.
+            DataError: k is no count, or targets are numbers, which have no classes.
         """
         if k is None:
             return self
+        if k < 1:
+            raise DataError(
+                f"{k} training examples of each class are none. Keep one or more: data.per_class(10, seed=0)"
+            )
         if self.task.numeric:
             raise DataError(
                 f"{self.name} has numbers to predict and no classes, so --per-class {k} means nothing. Say how many "
@@ -190,9 +194,16 @@ class Dataset:
         Args:
             n: training examples to keep.
             seed: which subset.
+
+        Raises:
+            DataError: so few leave nothing to learn from.
         """
         if n is None:
             return self
+        if n < 2:
+            raise DataError(
+                f"{n} training examples leave nothing to learn from. Two or more: data.train_size(100, seed=0)"
+            )
         train = [i for i, example in enumerate(self.examples) if example.split == "train"]
         kept = set(self._lowest(train, n, seed))
         return replace(self, examples=tuple(e for i, e in enumerate(self.examples) if e.split != "train" or i in kept))
