@@ -10,7 +10,8 @@ import regraft
 SRC = Path(regraft.__file__).parent
 ORDER = [
     "started", "errors", "spec", "digest", "registry", "values", "run", "data", "source", "cut", "cache", "head",
-    "probe", "tune", "search", "evidence", "artifact", "pretrain", "engine", "job", "transfer", "estimator", "cli", "testing",
+    "probe", "tune", "search", "evidence", "artifact", "pretrain", "engine", "job", "transfer", "estimator", "cli",
+    "testing",
 ]  # fmt: skip
 # An optional package and the one file of a stage that may import it.
 ADAPTERS = {

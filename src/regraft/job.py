@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from regraft.cache import default_root
+from regraft.cache import default_root, make_root
 from regraft.data import Dataset, Kind, read
 from regraft.errors import RunError, SourceError
 from regraft.run import Listener
@@ -220,9 +220,14 @@ class Job(Setting):
         return recipe.with_(cut=self.cut) if self.cut else recipe
 
     def config(self) -> dict[str, Any]:
-        """What identifies the run, as plain values: all but where it is written and how it is watched."""
+        """What identifies the run, as plain values: all but where it is written and how it is watched.
+
+        With the recipe that was meant, since a file may hold another one tomorrow.
+        """
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "resume", "cache")}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} | {"source": list(self.sources)}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        recipe = self.chosen_recipe
+        return plain | {"source": list(self.sources), "resolved_recipe": recipe and recipe.to_dict()}
 
 
 def examples(setting: Setting) -> Dataset:
@@ -292,7 +297,7 @@ def means(setting: Setting, listener: Listener) -> Iterator[Means]:
         with tempfile.TemporaryDirectory(prefix="regraft-") as root:
             yield Means(Path(root), setting.runtime, chosen, setting.seed, setting.skip_bad, listener)
     else:
-        root = setting.cache or default_root()
+        root = make_root(setting.cache or default_root())
         yield Means(root, setting.runtime, chosen, setting.seed, setting.skip_bad, listener)
 
 

@@ -11,13 +11,16 @@ import os
 import sys
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from regraft.errors import RunError
+from regraft.errors import RegraftError, RunError, first_line
 
 CONFIG = "config.toml"
+LOG = "log.jsonl"
+RANKING = "ranking.json"
 METRICS = "metrics.json"
 EVIDENCE = "evidence.json"
 
@@ -43,13 +46,71 @@ class Silent:
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # a full disk leaves part of it
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file of a run holds.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise RunError(damaged(path, first_line(error))) from error
+    if not isinstance(value, dict):
+        raise RunError(damaged(path, "it holds no JSON object"))
+    return value
+
+
+def damaged(path: Path, reason: str) -> str:
+    """What to say of a file that a run can do without: its work is done again."""
+    return f"{path} is damaged ({reason}). Delete it and call again with --resume, which makes it anew: rm {path}"
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
-    """A flat mapping as TOML, one key a line; None has no spelling in TOML and is left out."""
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items() if value is not None)
+    """A mapping as TOML, one key a line, and a table for each mapping in it; None has no spelling and is left out.
+
+    Example:
+        >>> print(to_toml({"best": {"lr": 0.1}, "seed": 0, "cut": None}), end="")
+        seed = 0
+        <BLANKLINE>
+        [best]
+        lr = 0.1
+    """
+    told = {key: value for key, value in values.items() if value is not None}
+    tables = {key: value for key, value in told.items() if isinstance(value, Mapping)}
+    lines = _lines({key: value for key, value in told.items() if key not in tables})
+    return lines + "".join(f"\n[{key}]\n{_lines(table)}" for key, table in tables.items())
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {toml_value(value)}\n" for key, value in values.items())
+
+
+def toml_value(value: Any) -> str:
+    """A string, number or boolean reads the same in TOML as in JSON; a mapping becomes an inline table, in order."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{toml_value(key)} = {toml_value(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def make_folder(path: Path) -> None:
+    """A folder with its parents; one that is there already is left as it is.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise RunError(f"the folder {path} cannot be made ({why}). Choose another one: --out NEW_FOLDER") from error
 
 
 class RunFolder:
@@ -58,10 +119,12 @@ class RunFolder:
     Args:
         path: the folder.
         audience: who else hears what the run says.
+        is_new: whether nothing was there before.
     """
 
-    def __init__(self, path: Path, audience: Listener | None = None) -> None:
+    def __init__(self, path: Path, audience: Listener | None = None, *, is_new: bool = False) -> None:
         self.path = path
+        self._is_new = is_new
         self._audience = audience or Silent()
         self._start = time.monotonic()
 
@@ -83,12 +146,24 @@ class RunFolder:
         settled = {key: value for key, value in config.items() if value is not None}
         if path.is_dir() and any(path.iterdir()):
             _check_same_job(path, settled, resume=resume)
-        elif path.exists() and not path.is_dir():
-            raise RunError(f"{path} is a file; a run needs a folder. Choose another one with --out.")
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomic(path / CONFIG, to_toml(settled))
-        return cls(path, audience)
+            return cls(path, audience)
+        make_folder(path)
+        write_atomic(path / CONFIG, to_toml(settled))
+        return cls(path, audience, is_new=True)
+
+    @contextmanager
+    def withdrawn_if_refused(self) -> Iterator[None]:
+        """A mistake that is found before anything came of the run leaves no folder in the way of the mended call."""
+        try:
+            yield
+        except RegraftError:
+            held = list(self.path.iterdir())
+            if self._is_new and {path.name for path in held} <= {CONFIG, LOG, RANKING}:
+                for path in held:
+                    path.unlink()
+                with suppress(OSError):  # someone stands in it
+                    self.path.rmdir()
+            raise
 
     def say(self, text: str) -> None:
         """Log one sentence and pass it on."""
@@ -106,8 +181,12 @@ class RunFolder:
         write_atomic(self.path / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """Read one result file."""
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+        """Read one result file.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        return read_object(self.path / name)
 
     @property
     def is_complete(self) -> bool:
@@ -116,7 +195,7 @@ class RunFolder:
 
     def _log(self, event: dict[str, Any]) -> None:
         line = {"seconds": round(time.monotonic() - self._start, 3), **event}
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+        with (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -126,12 +205,26 @@ def _check_same_job(path: Path, config: dict[str, Any], *, resume: bool) -> None
         raise RunError(f"{path} is not empty, and a run never overwrites. {hint}--out NEW_FOLDER starts another.")
     if not (path / CONFIG).is_file():
         raise RunError(f"{path} is not a run folder (it has no {CONFIG}). Start a new run: --out NEW_FOLDER.")
-    before = tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
-    plain = json.loads(json.dumps(config))
+    before, plain = _flat(_read_config(path / CONFIG)), _flat(json.loads(json.dumps(config)))
     changed = [key for key in sorted(before.keys() | plain.keys()) if before.get(key) != plain.get(key)]
     if changed:
         what = "; ".join(f"{key} was {before.get(key)!r}, now {plain.get(key)!r}" for key in changed)
         raise RunError(f"{path} was started with other settings: {what}. Use the same, or --out NEW_FOLDER.")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no TOML, or no UTF-8
+        told = f"{path} is damaged ({first_line(error)}), so nobody can tell what was begun there"
+        raise RunError(f"{told}. Start a new run: --out NEW_FOLDER") from error
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Tables as "table.key"."""
+    tables = {key: value for key, value in config.items() if isinstance(value, dict)}
+    inner = {f"{key}.{name}": value for key, table in tables.items() for name, value in table.items()}
+    return {key: value for key, value in config.items() if key not in tables} | inner
 
 
 def peak_rss_mb() -> float:

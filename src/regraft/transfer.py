@@ -48,6 +48,7 @@ from regraft.search import (
     traced_source,
 )
 from regraft.source import Source
+from regraft.tune import Recipe, check_cuts
 
 SELF_TEST = 8  # examples kept in the bundle
 # Of a time limit, how much is for finding what to deliver; quick controls then take as long again.
@@ -88,9 +89,9 @@ def transfer(
         folder.say(f"{folder.path} is already complete.")
         return Outcome(folder.path, folder.read_json(METRICS), folder.read_json(EVIDENCE))
     _say_task(data, folder)
-    with means(job, folder) as work:
+    with folder.withdrawn_if_refused(), means(job, folder) as work:
         only = len(job.sources) == 1
-        prospect, why = _suited(data, source, work) if only else _best(job, data, work, folder, clock)
+        prospect, why = _suited(data, source, recipe, work) if only else _best(job, data, work, folder, clock)
         decision = decide(prospect, recipe, len(data.classes), work, folder=folder.path, clock=clock)
         return _conclude(job, folder, replace(decision, why=(*why, *decision.why)), work, clock)
 
@@ -112,13 +113,16 @@ def _readable(job: Job, data: Dataset) -> Source:
     return open_source(last, job, data)
 
 
-def _suited(data: Dataset, source: Source, work: Means) -> tuple[Prospect, list[str]]:
+def _suited(data: Dataset, source: Source, recipe: Recipe | None, work: Means) -> tuple[Prospect, list[str]]:
     """The only source, looked at; and what to be careful about.
 
     Raises:
         SourceError: the data are of another kind than it takes.
+        CutError: the recipe names a cut that it has not.
     """
     traced = traced_source(source, work.root)
+    if recipe is not None:
+        check_cuts(recipe, traced)
     fitness = check(data, source, traced, work)
     if fitness.verdict == "refuses":
         raise SourceError(fitness.reasons[0])

@@ -6,7 +6,7 @@ Laws: a cached row equals the live prefix output within `runtime.TOLERANCE` of a
 halves equal one whole; changing any one part of the key changes its digest, and nothing else does.
 """
 
-from regraft.cache.frozen import PassReport, cache_key, estimate_bytes, frozen_pass
+from regraft.cache.frozen import PassReport, cache_key, estimate_bytes, frozen_pass, make_root
 from regraft.cache.key import CacheKey, Tap
 from regraft.cache.manage import (
     CacheInfo,
@@ -51,6 +51,7 @@ __all__ = [
     "is_ragged",
     "list_caches",
     "make_pool",
+    "make_root",
     "mask_of",
     "parse_bytes",
     "pooled",

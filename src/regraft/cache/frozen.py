@@ -40,7 +40,8 @@ _DTYPES = ("float32", "float16")
 _SORTED = 64  # batches of ragged rows that are held in memory and sorted together
 _SPARE = 2**26  # bytes left free on a disk: a full one breaks more than the cache
 
-_ELSEWHERE = "Or use another disk: regraft fit … --cache DIR, or REGRAFT_CACHE=DIR"
+_ELSEWHERE = "Use another folder: REGRAFT_CACHE=DIR, or regraft fit … --cache DIR"
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 
 Batch = tuple[np.ndarray, np.ndarray]
 Progress = Callable[[int, int], None]
@@ -125,6 +126,17 @@ def frozen_pass(
     _report_bad(report.problems, on_bad)
     caches = {tap: FeatureCache(folders[tap], meta.key) for tap, meta in metas.items()}
     return caches, replace(report, seconds=time.perf_counter() - started)
+
+
+def make_root(root: Path) -> Path:
+    """The folder of the caches, made if it is not there.
+
+    Raises:
+        CacheError: it cannot be made.
+    """
+    with _disk(root, 0):
+        root.mkdir(parents=True, exist_ok=True)
+    return root
 
 
 def estimate_bytes(traced: Traced, taps: Sequence[Tap], n: int, dtype: str = "float32") -> int:
@@ -281,8 +293,8 @@ def _report_bad(problems: tuple[Problem, ...], on_bad: Callable[[Problem], None]
 
 
 def _need_room(root: Path, need: int) -> None:
-    if need + _SPARE > (free := shutil.disk_usage(root).free):
-        raise CacheError(_too_full(root, need, free))
+    if need + _SPARE > shutil.disk_usage(root).free:
+        raise CacheError(_too_full(root, need))
 
 
 @contextmanager
@@ -292,13 +304,14 @@ def _disk(root: Path, need: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CacheError(_too_full(root, need, shutil.disk_usage(root).free)) from error
-        if isinstance(error, PermissionError):
-            raise CacheError(f"cannot write to the cache in {root} ({error}). {_ELSEWHERE}") from error
+            raise CacheError(_too_full(root, need)) from error
+        if error.errno in _CLOSED:
+            raise CacheError(f"the cache in {root} cannot be written ({error.strerror}). {_ELSEWHERE}") from error
         raise
 
 
-def _too_full(root: Path, need: int, free: int) -> str:
+def _too_full(root: Path, need: int) -> str:
+    free = shutil.disk_usage(root).free if root.is_dir() else 0
     return (
         f"the disk of the cache in {root} is too full: features need {need:,} bytes, {free:,} are free. "
         f"Rows that are finished are kept. Make room: regraft cache clean. {_ELSEWHERE}"

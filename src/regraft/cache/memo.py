@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def remember(root: Path, kind: str, key: Any, facts: Any, arrays: dict[str, np.n
         solid = {name: np.ascontiguousarray(values) for name, values in (arrays or {}).items()}
         save_file(solid, part, metadata={_FACTS: json.dumps(facts)})
         part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
+    except (OSError, SafetensorError):
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _path(root: Path, kind: str, key: Any) -> Path:

@@ -8,8 +8,11 @@ import click
 
 from regraft.cli.flags import flags
 from regraft.cli.terminal import print_result, table_console, terminal
+from regraft.data import Dataset
 from regraft.job import Job, examples, means, sources
-from regraft.search import look_at, plan_of
+from regraft.search import Means, look_at, plan_of, traced_source
+from regraft.source import Source
+from regraft.tune import Plan, Recipe, check_cuts
 
 
 @click.command()
@@ -26,9 +29,16 @@ def command(data: str, as_json: bool, **chosen: Any) -> None:
     dataset = examples(job)
     opened = sources(job, dataset)
     with terminal() as listener, means(job, listener) as work:
-        plans = [plan_of(look_at(dataset, source, work), recipe, len(dataset.classes)) for source in opened]
+        plans = [_plan(dataset, source, recipe, work) for source in opened]
     if as_json:
         print_result([plan.to_dict() for plan in plans])
         return
     for plan in plans:
         table_console().print(plan.table())
+
+
+def _plan(data: Dataset, source: Source, recipe: Recipe | None, work: Means) -> Plan:
+    traced = traced_source(source, work.root)
+    if recipe is not None:
+        check_cuts(recipe, traced)
+    return plan_of(look_at(data, source, work, traced), recipe, len(data.classes))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from regraft.digest import digest_json
-from regraft.run import write_atomic
+from regraft.run import read_object, write_atomic
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class RunStore:
         """The run that was kept under these three, else a new one, which is kept before it is returned."""
         path = self._folder and self._folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{n_train}-{seed}.json"
         if path and path.is_file():
-            held = json.loads(path.read_text(encoding="utf-8"))
+            held = read_object(path)
             if held.get("belongs_to") == self._mark:
                 return RawRun.from_dict(held)
         run = replace(make(), arm=arm, seed=seed, n_train=n_train)

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regraft.errors import RunError, first_line
+from regraft.run import damaged
+
 if TYPE_CHECKING:
     import optuna
 
@@ -23,6 +26,9 @@ class Study:
 
     Args:
         path: the file; made if it is not there.
+
+    Raises:
+        RunError: the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,9 +39,12 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         path.parent.mkdir(parents=True, exist_ok=True)
         backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
-        self._study = optuna.create_study(
-            study_name=NAME, storage=JournalStorage(backend), direction="maximize", load_if_exists=True
-        )
+        try:
+            self._study = optuna.create_study(
+                study_name=NAME, storage=JournalStorage(backend), direction="maximize", load_if_exists=True
+            )
+        except (ValueError, KeyError, TypeError) as error:  # lines that are no JSON, or say nothing of a study
+            raise RunError(damaged(path, first_line(error))) from error
 
     def once(self, what: str, make: Callable[[], Any]) -> Any:
         """A decision that a resumed search must not make again: what was stored, else made and stored now.

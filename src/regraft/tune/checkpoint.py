@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from regraft.errors import RunError
+from regraft.errors import RunError, first_line
+from regraft.run import damaged
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -30,11 +32,14 @@ def read_checkpoint(path: Path, *, made_for: str) -> dict[str, Any] | None:
         made_for: digest of what the run is (plan, seed, rows).
 
     Raises:
-        RunError: the checkpoint belongs to another run.
+        RunError: the checkpoint belongs to another run, or is damaged.
     """
     if not path.exists():
         return None
-    state = torch.load(path, weights_only=True)
+    try:
+        state = torch.load(path, weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise RunError(damaged(path, first_line(error))) from error
     if state["made_for"] != made_for:
         raise RunError(
             f"{path} was written by another run (its plan, seed or data differ). "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regraft.errors import RecipeError, closest
+from regraft.run import toml_value
 from regraft.tune.rules import wrong_values
 
 
@@ -182,7 +182,7 @@ class Recipe:
             >>> Recipe.from_toml(Recipe("mine").to_toml()) == Recipe("mine")
             True
         """
-        return "".join(f"{name} = {_toml(value)}\n" for name, value in self.to_dict().items())
+        return "".join(f"{name} = {toml_value(value)}\n" for name, value in self.to_dict().items())
 
     @classmethod
     def from_toml(cls, text: str) -> Recipe:
@@ -203,7 +203,15 @@ class Recipe:
         path = Path(path)
         if not path.is_file():
             raise RecipeError(f"no recipe file {path}. A named recipe needs no file: --recipe finetune")
-        recipe = cls.from_toml(path.read_text(encoding="utf-8"))
+        try:
+            recipe = cls.from_toml(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise RecipeError(
+                f"{path} is no text in UTF-8 ({error}). Save it as UTF-8: iconv -t UTF-8 {path}"
+            ) from error
+        except OSError as error:
+            told = f"the recipe file {path} cannot be read ({error.strerror})"
+            raise RecipeError(f"{told}. A named recipe needs no file: --recipe finetune") from error
         return recipe if recipe.name != "unnamed" else replace(recipe, name=path.stem)
 
 
@@ -223,10 +231,3 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return name, value
-
-
-def _toml(value: Any) -> str:
-    """A string, number or boolean reads the same in TOML as in JSON; a mapping becomes an inline table, in order."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

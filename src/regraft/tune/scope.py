@@ -125,6 +125,25 @@ def choose_taps(recipe: Recipe, traced: Traced, probe: ProbeResult | None) -> tu
     return taps
 
 
+def check_cuts(recipe: Recipe, traced: Traced) -> None:
+    """Look for the cuts that a recipe names, which needs no graph and no features.
+
+    Raises:
+        CutError: the recipe names a cut that does not exist.
+        RecipeError: a grid is not a number.
+    """
+    for block in recipe.replace:
+        traced.cut(block)
+    if recipe.replace:  # what replaces a block may have cuts of its own
+        return
+    for name in (recipe.cut, recipe.drop_above):
+        if name not in ("auto", "output", ""):
+            traced.cut(name)
+    if recipe.taps not in ("auto", "feature"):
+        for text in recipe.taps.split("+"):
+            _parse_tap(text.strip(), traced, whole=False)
+
+
 def _own_taps(recipe: Recipe, traced: Traced, probe: ProbeResult | None, kind: str) -> tuple[Tap, ...]:
     top = traced.cut(recipe.drop_above) if recipe.drop_above else traced.feature
     if kind in NEED_PLACES:
