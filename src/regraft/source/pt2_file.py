@@ -267,12 +267,11 @@ def _nodes(program: _Program, tensors: list[Stored]) -> list[Pt2Node]:
 
 def _node(node: Mapping[str, Any], arguments: Mapping[str, Any]) -> Pt2Node:
     """One operation in evaluation, whatever mode it was exported in."""
-    op = op_name(node["target"])
+    given = {str(name): _argument(argument["arg"]) for name, argument in arguments.items()}
     args, kwargs = [], {}
-    for name, argument in arguments.items():
-        value = in_evaluation(op, str(name), _argument(argument["arg"]))
-        if argument.get("kind") == 2:
-            kwargs[str(name)] = value
+    for name, value in in_evaluation(op_name(node["target"]), given).items():
+        if arguments[name].get("kind") == 2:
+            kwargs[name] = value
         else:
             args.append(value)
     outputs = tuple(name for output in node["outputs"] for name in _names(output))

@@ -113,16 +113,22 @@ def picture_axes(sides: Sequence[int]) -> tuple[int, int, int]:
     return (2, 0, 1) if sides[0] not in (1, 3) and sides[2] in (1, 3) else (0, 1, 2)
 
 
-def in_evaluation(op: str, name: str, value: Any) -> Any:
-    """An argument of an operation as it is in evaluation, whatever mode the program was made in.
+def in_evaluation(op: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an operation as they are in evaluation, whatever mode the program was made in.
+
+    A norm that keeps no statistics takes those of its input in either mode.
 
     Example:
-        >>> in_evaluation("dropout_", "train", True), in_evaluation("dropout_", "p", 0.5)
-        (False, 0.5)
+        >>> in_evaluation("dropout_", {"input": {"value": "x"}, "p": 0.5, "train": True})
+        {'input': {'value': 'x'}, 'p': 0.5, 'train': False}
     """
-    if name == _FLAGS.get(op.removesuffix("_")):
-        return False
-    return 0.0 if (op, name) == ("scaled_dot_product_attention", "dropout_p") else value
+    flag = _FLAGS.get(op.removesuffix("_"), "")
+    found = dict(arguments)
+    if flag in found and ("dropout" in op or found.get("running_mean") is not None):
+        found[flag] = False
+    if op == "scaled_dot_product_attention" and "dropout_p" in found:
+        found["dropout_p"] = 0.0
+    return found
 
 
 def check_written(name: str) -> None:
@@ -206,7 +212,8 @@ def _fill(network: Any, graph: Pt2Graph, tensors: list[Stored], uri: str) -> Loa
     state = {stored.name: stored.tensor for stored in tensors if stored.name in used}
     check_finite(state, uri)
     network.load_state_dict(state)
-    left = tuple(stored.name for stored in tensors if stored.name not in {tensor.name for tensor in graph.tensors})
+    known = {tensor.name for tensor in graph.tensors}
+    left = tuple(stored.name for stored in tensors if stored.name not in known and not stored.is_hidden)
     return LoadReport(matched=tuple(state), unexpected=left)
 
 

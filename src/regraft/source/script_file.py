@@ -38,6 +38,7 @@ from regraft.source.torchscript import (
     read_objects,
     read_pickle,
 )  # fmt: skip
+from regraft.spec import Spec
 
 _PICTURES = 23  # a prime that hardly divides a size of anything else; where it does, that size is computed, no more
 _DAMAGE = (*DAMAGE, TypeError, AttributeError, StopIteration)
@@ -110,7 +111,8 @@ def _stored(path: Path, root: Object, code: Code, tensors: Tensors) -> list[Stor
         is_param = script is not None and leaf in script.parameters and tensor.is_floating_point()
         first = firsts.setdefault(memory_of(made), name) if is_param else name
         hidden = script is None or leaf not in (*script.parameters, *script.buffers)
-        found.append(Stored(name, f"self.{name}", is_param, hidden, tensor, first))
+        named = f"_attribute_{len(found)}" if hidden else name  # a plain attribute may have any name
+        found.append(Stored(named, f"self.{name}", is_param, hidden, tensor, first))
     return found
 
 
@@ -156,11 +158,18 @@ def _opened(file: _File, request: Request) -> Source:
     program = _Input(name, shape, axes != (0, 1, 2), others)
     try:
         return program_source(file.path, _followed(file, program, made_for, is_fixed=False), spec, request)
-    except SourceError:
+    except SourceError as error:
         if made_for is None:
             raise
-        again = _followed(file, program, made_for, is_fixed=True)
-        return program_source(file.path, again, spec, request)
+        return _mended(file, program, made_for, spec, request, error)
+
+
+def _mended(file: _File, taken: _Input, made_for: int, spec: Spec, request: Request, error: SourceError) -> Source:
+    """The program as it is for the number of pictures that it was traced with, opened for any."""
+    try:
+        return program_source(file.path, _followed(file, taken, made_for, is_fixed=True), spec, request)
+    except SourceError:
+        raise error from None
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,11 @@ class Operations:
 
     def _number(self, op: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Arithmetic of numbers; in the graph where a size is open."""
+        if op in ("add", "sub", "rsub") and (len(args) == 3 or "alpha" in kwargs):  # a + alpha b
+            first, second, alpha = [*args, *kwargs.values()]
+            return self._number(op, [first, self._number("mul", [second, alpha], {})], {})
+        if op == "rsub":
+            return self._number("sub", args[::-1], {})
         wrapped = any(isinstance(value, Number) for value in args) and op not in (*_UNWRAPS, *ASKED)
         plain = [value.value if isinstance(value, Number) else value for value in args]
         if any(isinstance(value, Ref) for value in plain) and op not in ASKED:

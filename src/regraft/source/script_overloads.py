@@ -71,10 +71,12 @@ def _overloads(op: str) -> tuple[tuple[str, Any], ...]:
 
 def _bound(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
     """Arguments by name; None where they are not those of the schema."""
-    names = [argument.name for argument in schema.arguments]
-    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    names = [argument.name for argument in schema.arguments if not argument.kwarg_only]
+    given = dict(zip(names, args, strict=False))
+    twice = len(args) > len(names) or not given.keys().isdisjoint(kwargs)
     needed = {argument.name for argument in schema.arguments if not argument.has_default_value()}
-    return given if len(args) <= len(names) and needed <= set(given) <= set(names) else None
+    given |= kwargs
+    return None if twice or not needed <= set(given) <= {a.name for a in schema.arguments} else given
 
 
 def _fits(value: Any, kind: str, ease: int, is_tensor: IsTensor) -> bool:
@@ -107,18 +109,19 @@ def _fits_plain(value: Any, kind: str, ease: int) -> bool:
 
 def _call(op: str, target: str, schema: Any, given: dict[str, Any]) -> Call:
     """The call with what has to be said of it: in evaluation, on the input's device."""
-    makes = not any("Tensor" in str(argument.real_type) for argument in schema.arguments)
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
-    for argument in schema.arguments:
-        name, kind = argument.name, str(argument.real_type)
-        if makes and name == "device":
-            kwargs[name] = {"device": 0}
-        elif name in given:
-            value = in_evaluation(op, name, _as_kind(given[name], kind))
-            (kwargs.__setitem__(name, value)) if argument.kwarg_only else args.append(value)
-        elif not argument.kwarg_only:
-            args.append(argument.default_value)
+    kinds = {argument.name: str(argument.real_type) for argument in schema.arguments}
+    values = {argument.name: _as_kind(given.get(argument.name, argument.default_value), kinds[argument.name])
+              for argument in schema.arguments if argument.name in given or not argument.kwarg_only}  # fmt: skip
+    if "device" in kinds and not any("Tensor" in kind for kind in kinds.values()):
+        values["device"] = {"device": 0}  # of what is made from nothing
+    by_name = {argument.name for argument in schema.arguments if argument.kwarg_only}
+    for name, value in in_evaluation(op, values).items():
+        if name in by_name:
+            kwargs[name] = value
+        else:
+            args.append(value)
     returns = [str(value.type) for value in schema.returns]
     gives = "tuple" if len(returns) > 1 else "list" if returns and returns[0].startswith("List") else "one"
     return Call(target, args, kwargs, gives)

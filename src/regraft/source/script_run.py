@@ -27,7 +27,7 @@ _NAMES = {"inf": float("inf"), "nan": float("nan")}
 _FUNCTIONS = {"int": "Int", "float": "Float", "bool": "Bool", "str": "str", "print": "print", "max": "max",
               "min": "min", "abs": "abs", "round": "round", "len": "len", "list": "list"}  # fmt: skip
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str, "NoneType": type(None), "List": list, "Tuple": tuple,
-          "Dict": dict}  # fmt: skip
+          "Dict": dict, "list": list, "tuple": tuple, "dict": dict}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Run:
     def __init__(self, code: Code, constants: Sequence[Any], operations: Operations) -> None:
         self._code, self._constants, self._ops = code, constants, operations
         self._depth = 0
+        self._held: dict[str, Any] = {}  # lists of modules by path: what is appended to them stays
 
     def follow(self, root: Object, inputs: Sequence[Any]) -> Any:
         """What a call of the outermost module gives.
@@ -273,13 +274,17 @@ class Run:
             if not value.is_tensor or f"self.{path}" not in self._ops:
                 raise unread(f"the attribute {path[:100]!r}, made by {value.function.replace(' ', '.')[:100]}")
             return Ref(f"self.{path}")
-        if isinstance(value, list | tuple):
-            self._ops.spend(len(value))
-            return type(value)(self._lifted(inner, f"{path}.{i}") for i, inner in enumerate(value))
-        if isinstance(value, dict):
-            self._ops.spend(len(value))
-            return {key: self._lifted(inner, f"{path}.{key}") for key, inner in value.items()}
+        if isinstance(value, list | tuple | dict):
+            if path not in self._held:
+                self._ops.spend(len(value))
+                self._held[path] = self._items(value, path)
+            return self._held[path]
         return value
+
+    def _items(self, value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            return {key: self._lifted(inner, f"{path}.{key}") for key, inner in value.items()}
+        return type(value)(self._lifted(inner, f"{path}.{i}") for i, inner in enumerate(value))
 
     # calls --------------------------------------------------------------------------------------------
 

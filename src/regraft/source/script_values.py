@@ -32,6 +32,9 @@ class Number:
 class Device:
     """Whichever device the input is on."""
 
+    def __str__(self) -> str:
+        return "cpu"
+
 
 @dataclass(frozen=True)
 class Named:
@@ -123,7 +126,7 @@ OF_NUMBERS: dict[str, Callable[..., Any]] = {
     "floor_divide": operator.floordiv, "div": _divided, "true_divide": operator.truediv,
     "remainder": operator.mod, "fmod": math.fmod, "neg": operator.neg, "pow": _power, "abs": abs,
     "sqrt": math.sqrt, "exp": math.exp, "log": math.log, "ceil": math.ceil, "floor": math.floor, "round": round,
-    "eq": _equal, "ne": lambda a, b: not _equal(a, b),
+    "rsub": operator.sub, "eq": _equal, "ne": lambda a, b: not _equal(a, b),
     "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
     "__and__": operator.and_, "__or__": operator.or_, "__xor__": operator.xor, "__not__": operator.not_,
     "max": max, "min": min, "Int": int, "Float": float, "Bool": bool, "str": str, "format": _formatted,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _STORAGES = {
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 # What PyTorch writes; __torch__ are the file's own enumerations, whose members are named, and made by nobody.
 _KNOWN = ("torch._utils ", "torch.jit._pickle ", "torch.device", "torch device", "__torch__.")
+_LISTS = r"torch\.jit\._pickle build_\w+list"  # of numbers, or of tensors
 _MARK = object()
 
 
@@ -256,7 +258,7 @@ def _combined(name: str, stack: list[Any]) -> Any:
             return _instance(made_by.name)
         if made_by.name == "collections OrderedDict":
             return {}
-        if made_by.name == "torch.jit._pickle restore_type_tag":
+        if made_by.name == "torch.jit._pickle restore_type_tag" or re.fullmatch(_LISTS, made_by.name):
             return arguments[0]
         if not made_by.name.startswith(_KNOWN):
             raise ValueError(f"it wants to use {made_by.name.replace(' ', '.')}, which can run any code")
