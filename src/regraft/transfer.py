@@ -86,8 +86,10 @@ def transfer(
     source = _readable(job, data)
     folder = RunFolder.open(run_path(job, data), job.config(), resume=job.resume, audience=audience)
     if folder.is_complete:
+        outcome = Outcome(folder.path, folder.read_json(METRICS), folder.read_json(EVIDENCE))
+        render(folder.path)  # which a full disk may have prevented
         folder.say(f"{folder.path} is already complete.")
-        return Outcome(folder.path, folder.read_json(METRICS), folder.read_json(EVIDENCE))
+        return outcome
     _say_task(data, folder)
     with folder.withdrawn_if_refused(), means(job, folder) as work:
         only = len(job.sources) == 1

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -72,6 +75,40 @@ def test_a_damaged_file_of_a_run_is_named_and_made_again_once_deleted(fit, tmp_p
         refused(fit("--resume"), str(tmp_path / "run" / name), "damaged", "--resume")
     (tmp_path / "run" / name).unlink()
     assert json.loads(fit("--resume", "--json").out)["test"] == whole["test"]
+
+
+@contextmanager
+def no_file_above(n_bytes: int) -> Iterator[None]:
+    """A disk that takes no more; it says so where a full one would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "n_bytes", "lacks"),
+    [
+        ("finetune", 30_000, "training/finetune.pt"),
+        ("probe", 2_000, "model"),
+        ("probe", 30_000, "model"),
+        ("probe", 99_000, "report.html"),
+    ],
+)
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
+    fit, run, pictures, weights, tmp_path, recipe, n_bytes, lacks
+):
+    assert (
+        run("probe", pictures, "--source", weights, "--arch", TINY, "--runtime", "torch").status == 0
+    )  # into the cache
+    words = ("--set", "min_updates=4") if recipe == "finetune" else ()
+    with no_file_above(n_bytes):
+        refused(fit(*words, recipe=recipe), "What was finished is kept", "--resume")
+    assert not (tmp_path / "run" / lacks).exists() and not list(tmp_path.glob("run/.*"))
+    assert fit(*words, "--resume", recipe=recipe).status == 0
+    assert (tmp_path / "run/report.html").stat().st_size > 99_000 and (tmp_path / "run/model/config.json").is_file()
 
 
 def test_damaged_settings_are_named(fit, tmp_path):

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from regraft.artifact.bundle import (
@@ -38,7 +37,7 @@ from regraft.data import CLASSIFICATION, Task, transform_for
 from regraft.digest import digest_file
 from regraft.errors import BundleError
 from regraft.run import write_atomic
-from regraft.source import Source
+from regraft.source import Source, save_tensors
 from regraft.tune import Network
 
 _MOST_EXAMPLES = 8  # of the self-test
@@ -121,8 +120,8 @@ def save(folder: str | Path, delivery: Delivery, results: Results | None = None,
     _check_folder(folder, replace=replace)
     _check_delivery(delivery)
     with _renamed_when_whole(folder) as new:
-        save_file(_tensors(delivery.network), new / WEIGHTS, metadata={"format": "pt"})
-        save_file(_examples(delivery), new / SELFTEST)
+        save_tensors(_tensors(delivery.network), new / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(_examples(delivery), new / SELFTEST)
         config = _config(delivery, results, new)
         (new / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (new / LABELS).write_text("".join(f"{_one_line(name)}\n" for name in delivery.classes), encoding="utf-8")

@@ -6,6 +6,7 @@ standard error, and an exit status: 0 done, 2 the input is wrong (one message, n
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 import time
@@ -26,6 +27,10 @@ VERBS = {
     "cache": "List, verify or clean the feature cache.",
     "pretrain": "Train a network to be a source.",
 }
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: this user may write no larger file
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class LazyGroup(click.Group):
@@ -61,6 +66,19 @@ def main(arguments: list[str] | None = None) -> None:
     except RegraftError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in DISK_FULL + CLOSED:
+            raise
+        click.echo(f"error: {_told(error)}", err=True)
+        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; what was finished is kept. The same command with --resume goes on.", err=True)
         sys.exit(130)
+
+
+def _told(error: OSError) -> str:
+    """A disk that is full or closed, and how to go on."""
+    what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    if error.errno in DISK_FULL:
+        return f"{what}. What was finished is kept. Make room, then go on with the same command and --resume."
+    return f"{what}. What was finished is kept. Choose a place that this user may read and write: --out NEW_FOLDER"

@@ -47,6 +47,7 @@ from regraft.evidence.measures import WORDS, as_shown, mean_merit
 from regraft.evidence.measures import in_words as in_figures
 from regraft.evidence.predictions import MOST_PICTURES, Answer, confident_mistakes, largest_errors
 from regraft.evidence.trust import calibration_error, confusion, per_class, reliability
+from regraft.run import write_atomic
 
 MOST_CELLS = 20  # classes up to which a confusion matrix is legible as a table
 MOST_PAIRS = 12
@@ -84,10 +85,7 @@ def render(run_dir: str | Path) -> Path:
     run = read_run(Path(run_dir))
     page = _page(run)
     for name in ("report.md", "report.html"):
-        text = environment().get_template(f"{name}.j2").render(page)
-        temporary = run.path / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(run.path / name)
+        write_atomic(run.path / name, environment().get_template(f"{name}.j2").render(page))
     return run.path / "report.html"
 
 

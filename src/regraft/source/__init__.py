@@ -8,7 +8,7 @@ from; `build(source.arch, source.arch_args)` is always the same architecture aga
 
 from regraft.source.arch import build, canonical_arch, expects
 from regraft.source.catalogue import WEIGHT_FILES, load_source
-from regraft.source.folder import write_source
+from regraft.source.folder import save_tensors, write_source
 from regraft.source.front import example_inputs, example_rows, front
 from regraft.source.graph_files import is_graph
 from regraft.source.request import MissingInput
@@ -35,6 +35,7 @@ __all__ = [
     "load_source",
     "make_source",
     "read_variables",
+    "save_tensors",
     "with_random_weights",
     "write_source",
 ]

@@ -9,13 +9,16 @@ regraft's own layout, which `regraft pretrain` writes and the embedded sources u
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from torch import nn
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from regraft.errors import RegraftError, SourceError
 from regraft.source.arch import build, canonical_arch
@@ -147,8 +150,22 @@ def write_source(folder: Path, source: Source) -> None:
     }
     # Copies, as the format refuses tensors that share memory.
     state = {name: value.detach().clone() for name, value in source.model.state_dict().items()}
-    safetensors.torch.save_file(state, folder / WEIGHTS)
+    save_tensors(state, folder / WEIGHTS)
     (folder / "config.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors in the format of safetensors.
+
+    Raises:
+        OSError: the disk is full or closed; safetensors itself only quotes what the system said.
+    """
+    try:
+        safetensors.torch.save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        if said := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(said[1]), os.strerror(int(said[1])), str(path)) from error
+        raise
 
 
 def read_card(folder: Path) -> Card:

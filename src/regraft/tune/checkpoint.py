@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -14,14 +14,30 @@ from regraft.run import damaged
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace a checkpoint in one step."""
+    """Replace a checkpoint in one step.
+
+    Raises:
+        OSError: the disk is full; the checkpoint that was there stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    try:
+        with temporary.open("wb") as file:
+            _save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _save(state: dict[str, Any], file: IO[bytes]) -> None:
+    try:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    except RuntimeError as error:  # PyTorch ends its archive even where a write failed, and says only that it could not
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def read_checkpoint(path: Path, *, made_for: str) -> dict[str, Any] | None:
