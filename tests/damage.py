@@ -128,6 +128,7 @@ _INSIDE: dict[str, Callable[[bytes, random.Random], bytes]] = {
     ".gz": _in_gzip,
     ".prototxt": _bent_text,
     ".txt": _bent_text,
+    ".py": _bent_text,
     ".vec": _bent_text,
     "checkpoint": _bent_text,
 }

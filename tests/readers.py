@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import struct
 import tempfile
@@ -138,14 +139,23 @@ def _exported() -> Sample:
     return Sample({"net.pt2": whole}, "net.pt2", input=SPEC, hostile=hostile)
 
 
-def _torchscript() -> Sample:
+def _torchscript(arch: str | None = None, input: Spec | None = None) -> Sample:
     saved = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch calls TorchScript deprecated
         torch.jit.save(torch.jit.trace(tiny_source().model, torch.rand(2, 3, 32, 32)), saved)
     whole, trap = saved.getvalue(), pickle.dumps(TRAP, protocol=2)
-    hostile = _repacked(whole, lambda name, content: trap if name.endswith(".pkl") else content)
-    return Sample({"net.pt": whole}, "net.pt", TINY_ARCH, hostile=({"net.pt": hostile},))
+
+    def pickled(name: str, content: bytes) -> bytes:
+        return trap if name.endswith(".pkl") else content
+
+    def coded(statement: str) -> Callable[[str, bytes], bytes]:
+        return lambda name, content: re.sub(rb"(\) -> \w+:\n)( +)", rf"\1\2{statement}\n\2".encode(), content)
+
+    changes = [pickled, coded(f'torch.save(1, "{MARK}")'), coded(f'_ = torch.from_file("{MARK}", True, 4)')]
+    changes += [coded(f"__import__('os').system('touch {MARK}')"), coded(f"def __setstate__(a): open('{MARK}', 'w')")]
+    hostile = tuple({"net.pt": _repacked(whole, change)} for change in changes)
+    return Sample({"net.pt": whole}, "net.pt", arch, input, hostile)
 
 
 @expects(InputSpec(size=(3, 16, 16)))
@@ -303,7 +313,8 @@ READERS: dict[str, Callable[[], Sample]] = {
     "PyTorch zip": lambda: _pytorch("net.pt", zipped=True),
     "PyTorch before 1.6": lambda: _pytorch("net.th", zipped=False),
     "torch.export": _exported,
-    "TorchScript": _torchscript,
+    "TorchScript": lambda: _torchscript(input=SPEC),
+    "TorchScript, weights": lambda: _torchscript(arch=TINY_ARCH),
     "safetensors": _safetensors,
     "safetensors in shards": _shards,
     "ONNX": lambda: _fixture("onnx/residual_17.onnx", SPEC),

@@ -19,8 +19,8 @@ from regraft.errors import SourceError
 _MOST_BYTES = 3 << 20  # of all code that is parsed; a large network has some hundred thousand
 _MOST_DOTS = 200  # in one chain of names: Python's parser takes time and memory by their square
 _NO_SCRIPT = re.compile(rb"\b(?:[fF][rR]?|[rR][fF])[\"']")  # texts with code in them, which TorchScript does not have
-# Methods that would run while the file is opened, and decide what an object holds.
-_ON_OPENING = ("__setstate__", "__getstate__")
+# A method that PyTorch runs while it opens a file, and that decides what an object holds.
+_ON_OPENING = re.compile(rb"\bdef\s+__setstate__\b")
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,19 @@ class Code:
     Args:
         path: of the file, for messages.
         archive: the file.
+
+    Raises:
+        SourceError: a class has a method that would run on opening.
     """
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self._path, self._archive, self._left = path, archive, _MOST_BYTES
         root = next(name for name in archive.namelist() if name.endswith("/constants.pkl")).rpartition("/")[0]
         self._root = f"{root}/code/"
-        self._names = set(archive.namelist())
+        self._names = {name for name in archive.namelist() if name.startswith(self._root) and name.endswith(".py")}
+        for name in self._names:
+            if _ON_OPENING.search(archive.read(name)):
+                raise _runs_by_itself(path, name, "__setstate__")
         self._files: dict[str, dict[str, ast.stmt]] = {}
         self._classes: dict[str, ScriptClass] = {}
 
@@ -66,7 +72,7 @@ class Code:
         """The class of a full name, None where there is none.
 
         Raises:
-            SourceError: its file cannot be parsed, or it has a method that would run on opening.
+            SourceError: its file cannot be parsed, or it has hooks.
         """
         if name not in self._classes:
             found = self._definition(name)
@@ -108,7 +114,6 @@ class Code:
 
     def _class(self, name: str, tree: ast.ClassDef) -> ScriptClass:
         methods = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        hidden = [method for method in _ON_OPENING if method in methods]
         lists = {
             target.id: node.value
             for node in tree.body
@@ -117,12 +122,8 @@ class Code:
             if isinstance(target, ast.Name)
         }
         hooks = [key for key, value in lists.items() if "hook" in key and _texts(value)]
-        if hidden or hooks:
-            raise SourceError(
-                f"{self._path}: its class {name[:120]} has {', '.join(hidden + hooks)}: code that runs by itself when "
-                "the file is opened or the network is called (quantised networks have it), which is not done here. "
-                "Save a network of plain floats without hooks: torch.jit.save(torch.jit.script(model.eval()), 'net.pt')"
-            )
+        if hooks:
+            raise _runs_by_itself(self._path, name, ", ".join(hooks))
         typed = [node for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
         names = tuple(node.target.id for node in typed if isinstance(node.target, ast.Name))
         bases = [dotted(base) for base in tree.bases]
@@ -136,6 +137,14 @@ class Code:
             names if "NamedTuple" in bases else None,
             "Enum" in bases,
         )
+
+
+def _runs_by_itself(path: Path, where: str, what: str) -> SourceError:
+    return SourceError(
+        f"{path}: {where[:150]} has {what}, code that runs by itself when the file is opened or the network is called "
+        "(quantised networks have it), which is not done here. Save a network of plain floats without it: "
+        "torch.jit.save(torch.jit.script(model.eval()), 'net.pt')"
+    )
 
 
 def _tree(content: bytes) -> ast.Module:

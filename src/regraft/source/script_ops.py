@@ -19,7 +19,7 @@ from regraft.source.script_fused import FUSED
 from regraft.source.script_overloads import Call, chosen
 from regraft.source.script_values import ASKED, IN_GRAPH, OF_LISTS, OF_NUMBERS, Device, Number, Ref, bounded
 
-_MOST_STEPS, _MOST_NODES = 400_000, 20_000
+_MOST_STEPS, _MOST_NODES = 400_000, 10_000
 _TYPES = {torch.float32: 6, torch.int64: 4, torch.int32: 3, torch.int16: 2, torch.int8: 1, torch.uint8: 0,
           torch.bool: 11, torch.float64: 7}  # fmt: skip
 # Of a tensor that holds one number, that number.

@@ -130,6 +130,8 @@ OF_NUMBERS: dict[str, Callable[..., Any]] = {
     "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
     "__and__": operator.and_, "__or__": operator.or_, "__xor__": operator.xor, "__not__": operator.not_,
     "max": max, "min": min, "Int": int, "Float": float, "Bool": bool, "str": str, "format": _formatted,
+    "__range_length": lambda start, end, step: len(range(start, end, step)),
+    "__derive_index": lambda i, start, step: start + i * step,
     "ScalarImplicit": lambda a: a, "IntImplicit": int, "FloatImplicit": float,
 }  # fmt: skip
 # What is asked of a size with its value in the example: its answer decides the way through the program.
