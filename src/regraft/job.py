@@ -250,6 +250,18 @@ def sources(setting: Setting, data: Dataset) -> list[Source]:
     return [open_source(uri, setting, data) for uri in setting.sources]
 
 
+def readable(setting: Setting, data: Dataset) -> Source:
+    """The last source, after all have been opened and let go: each can be read, or nothing is begun.
+
+    Raises:
+        SourceError: one cannot be found, read, or matched to its architecture.
+    """
+    *others, last = setting.sources
+    for uri in others:
+        open_source(uri, setting, data)
+    return open_source(last, setting, data)
+
+
 def open_source(uri: str, opening: Opening | Setting, data: Dataset | None = None) -> Source:
     """One source; with recordings at hand, one that sees or hears them.
 

@@ -30,7 +30,7 @@ from regraft.evidence.looks import write_looks, write_where
 from regraft.evidence.measures import measured
 from regraft.evidence.predictions import MOST_PICTURES, largest_errors
 from regraft.evidence.record import data_facts, profile_rows, write_curves
-from regraft.job import Job, examples, means, open_source, run_path
+from regraft.job import Job, examples, means, open_source, readable, run_path
 from regraft.run import EVIDENCE, METRICS, Listener, RunFolder, peak_rss_mb
 from regraft.search import (
     TRAINING,
@@ -83,7 +83,7 @@ def transfer(
     clock = Clock(time.monotonic() if began is None else began, job.time_limit, SEARCH_SHARE[job.evidence])
     recipe = job.chosen_recipe
     data = data or examples(job)
-    source = _readable(job, data)
+    source = readable(job, data)
     folder = RunFolder.open(run_path(job, data), job.config(), resume=job.resume, audience=audience)
     if folder.is_complete:
         outcome = Outcome(folder.path, folder.read_json(METRICS), folder.read_json(EVIDENCE))
@@ -105,14 +105,6 @@ def _say_task(data: Dataset, folder: RunFolder) -> None:
             folder.say(problem.detail[:1].upper() + problem.detail[1:])
     if not data.task.one_of:
         folder.say(f"Task: {data.task.kind}, {len(data.classes)} to predict: {', '.join(data.classes[:10])}.")
-
-
-def _readable(job: Job, data: Dataset) -> Source:
-    """The last source, after all have been opened: each can be read, or nothing is begun."""
-    *others, last = job.sources
-    for uri in others:
-        open_source(uri, job, data)
-    return open_source(last, job, data)
 
 
 def _suited(data: Dataset, source: Source, recipe: Recipe | None, work: Means) -> tuple[Prospect, list[str]]:

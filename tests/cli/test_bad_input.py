@@ -70,6 +70,13 @@ def test_unknown_source_shows_close_matches(run, pictures, tmp_path):
         refused(run("fit", pictures, "--source", wrong, "--out", tmp_path / "run"), right)
 
 
+def test_ranking_begins_with_sources_that_can_all_be_opened(run, pictures, weights, tmp_path):
+    sources = ("--source", weights, "--source", tmp_path / "nosuch.pth", "--arch", TINY)
+    answer = run("rank", pictures, *sources, "--cache", tmp_path / "features")
+    refused(answer, "nosuch.pth")
+    assert "Looking at" not in answer.err and not (tmp_path / "features").exists()
+
+
 def test_a_cut_that_does_not_exist_shows_the_nearest(fit, pictures):
     refused(fit(pictures, "--recipe", "finetune", "--cut", "block22"), "block2")
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from regraft.cli.flags import flags
 from regraft.cli.terminal import print_result, table, table_console, terminal
-from regraft.job import Setting, examples, means, open_source
+from regraft.job import Setting, examples, means, open_source, readable
 from regraft.search import Ranked, rank
 
 _SCORES = ("LogME", "H-score", "NCE", "LEEP")
@@ -26,6 +26,7 @@ def command(data: str, as_json: bool, **chosen: Any) -> None:
     """
     setting = Setting(data=data, **chosen)
     dataset = examples(setting)
+    readable(setting, dataset)
     with terminal() as listener, means(setting, listener) as work:
         ranked = rank(dataset, setting.sources, lambda uri: open_source(uri, setting, dataset), work)
     if as_json:
