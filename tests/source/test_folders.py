@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from regraft.digest import digest_state
 from regraft.errors import MissingExtra, SourceError
 from regraft.source import describe, embedded, load_source, with_random_weights, write_source
 from regraft.source.timm_hub import input_of
@@ -222,6 +224,28 @@ def test_offline_the_hub_error_names_the_way_out(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(SourceError, match=r"HF_HUB_OFFLINE.*folder: load_source\('path/to/resnet18'\)"):
         load_source("timm:resnet18")
+
+
+def test_offline_timm_reads_what_the_hub_keeps_and_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+    from huggingface_hub import constants
+
+    def asked(*args: Any, **kwargs: Any) -> NoReturn:
+        raise AssertionError("a connection was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", asked)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("REGRAFT_OFFLINE", "1")
+    with pytest.raises(SourceError, match=r"REGRAFT_OFFLINE forbids.*folder: load_source\('path/to/resnet10t'\)"):
+        load_source("timm:resnet10t")
+    home = tmp_path / f"models--{timm.models.get_pretrained_cfg('resnet10t').hf_hub_id.replace('/', '--')}"
+    (home / "snapshots/1").mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs/main").write_text("1")
+    torch.manual_seed(3)
+    model = timm.create_model("resnet10t")
+    safetensors.torch.save_file(model.state_dict(), home / "snapshots/1/model.safetensors")
+    assert load_source("timm:resnet10t").weights_digest == digest_state(model.state_dict())
 
 
 def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

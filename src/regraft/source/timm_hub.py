@@ -6,15 +6,20 @@ Wightman: PyTorch Image Models, 2019, https://github.com/huggingface/pytorch-ima
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
+import torch
 from torch import nn
 
 from regraft.errors import MissingExtra, SourceError, closest, first_line
 from regraft.source.arch import ARCHITECTURES, build
+from regraft.source.download import is_offline
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
+from regraft.source.transformers_hub import kept_file
 from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
@@ -74,17 +79,39 @@ def open_timm(name: str, request: Request) -> Source:
 def _pretrained(name: str) -> Any:
     _check_has_weights(name)
     try:
-        return _create(name, {}, pretrained=True)
-    except SourceError:
+        return _create(name, _kept(name) if is_offline() else {}, pretrained=True)
+    except (MissingExtra, SourceError):
         raise
     except Exception as error:  # hub, HTTP and file-system errors of several libraries
-        raise SourceError(
-            f"the weights of timm:{name} could not be fetched ({first_line(error)}). They are downloaded "
-            "once from the Hugging Face hub into its cache ($HF_HOME, else ~/.cache/huggingface); "
-            "HF_HUB_OFFLINE=1 forbids the download. Without a network, copy a folder with config.json and "
-            "model.safetensors from a machine that has one (timm.models.save_for_hf writes it) and pass the "
-            f"folder: load_source('path/to/{name}')"
-        ) from error
+        raise _unreachable(name, first_line(error)) from error
+
+
+def _kept(name: str) -> dict[str, Any]:
+    """What makes timm read the file that an earlier download left, and ask nobody.
+
+    Raises:
+        SourceError: there is none.
+    """
+    card = _timm().models.get_pretrained_cfg(name)
+    if card.hf_hub_id:
+        weights = card.hf_hub_filename or "pytorch_model.bin"
+        safe = weights.replace("pytorch_model.bin", "model.safetensors")  # which timm prefers too
+        path = kept_file(card.hf_hub_id, (safe, weights))
+    else:
+        path = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(card.url).path).name)
+    if path is None or not path.is_file():
+        raise _unreachable(name, "they are not on this machine, and REGRAFT_OFFLINE forbids the network")
+    return {"pretrained_cfg_overlay": {"file": str(path)}}
+
+
+def _unreachable(name: str, why: str) -> SourceError:
+    return SourceError(
+        f"the weights of timm:{name} could not be fetched ({why}). They are downloaded "
+        "once from the Hugging Face hub into its cache ($HF_HOME, else ~/.cache/huggingface); "
+        "REGRAFT_OFFLINE=1 and HF_HUB_OFFLINE=1 forbid the download. Without a network, copy a folder with "
+        "config.json and model.safetensors from a machine that has one (timm.models.save_for_hf writes it) and pass "
+        f"the folder: load_source('path/to/{name}')"
+    )
 
 
 def _check_has_weights(name: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -60,6 +60,22 @@ def hf_folder(name: str) -> Path:
     except Exception as error:  # the hub's, HTTP's and the file system's errors of several libraries
         raise _unreachable(name, error) from error
     return folder
+
+
+def kept_file(repository: str, names: Iterable[str]) -> Path | None:
+    """The first of some files of a repository that the hub's cache holds; never touches the network.
+
+    Args:
+        repository: `OWNER/NAME`, perhaps with `@REVISION`.
+        names: of files in it.
+    """
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError as error:
+        raise MissingExtra("huggingface_hub", "hf", "download networks from the Hugging Face hub") from error
+    owner_and_name, _, revision = repository.partition("@")
+    found = (try_to_load_from_cache(owner_and_name, name, revision=revision or None) for name in names)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Path:
