@@ -6,8 +6,9 @@ Letters: N examples, H and W pixels, C channels, K classes or numbers.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -54,8 +55,13 @@ class _Transfer(BaseEstimator):
             self.metrics_, self.model_ = outcome.metrics, load(outcome.folder / "model")
 
 
+def _given(X: Any) -> Any:
+    """Pictures as one array; files and texts as they are, of which NumPy would make an array of words."""
+    return list(X) if isinstance(next(iter(X), None), str | Path) else np.asarray(X)
+
+
 class TransferClassifier(ClassifierMixin, _Transfer):
-    """Reuses a pretrained network on pictures in an array.
+    """Reuses a pretrained network on pictures, in an array or in files.
 
     A tenth of the rows is kept back for choosing, and a tenth for the run's own report; score it with
     `sklearn.model_selection` as any other estimator.
@@ -79,31 +85,32 @@ class TransferClassifier(ClassifierMixin, _Transfer):
         True
     """
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+    def fit(self, X: np.ndarray | Sequence[str | Path], y: np.ndarray) -> Self:
         """Find out what to reuse for these pictures and train the rest.
 
         Args:
-            X: uint8 or float 0..1, (N, H, W), (N, H, W, C) or (N, C, H, W).
+            X: uint8 or float 0..1, (N, H, W), (N, H, W, C) or (N, C, H, W); or the paths of N files.
             y: labels of any kind that sorts, (N,).
         """
         self.classes_ = unique_labels(y)
         codes = np.searchsorted(self.classes_, y)
-        data = read((np.asarray(X), codes), val_fraction=0.1, test_fraction=0.1)
+        data = read((_given(X), codes), val_fraction=0.1, test_fraction=0.1)
         self._carry_out(data)
         return self
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:
         """Probabilities, (N, K)."""
-        check_is_fitted(self)
-        return self.model_.predict_proba(np.asarray(X))
+        check_is_fitted(self, "model_")
+        return self.model_.predict_proba(_given(X))
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
+    def predict(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:
         """Labels, (N,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
 
 
 class TransferRegressor(RegressorMixin, _Transfer):
-    """Reuses a pretrained network to predict numbers from pictures in an array.
+    """Reuses a pretrained network to predict numbers from pictures, in an array or in files.
 
     A tenth of the rows is kept back for choosing, and a tenth for the run's own report; score it with
     `sklearn.model_selection` as any other estimator.
@@ -126,20 +133,20 @@ class TransferRegressor(RegressorMixin, _Transfer):
         True
     """
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+    def fit(self, X: np.ndarray | Sequence[str | Path], y: np.ndarray) -> Self:
         """Find out what to reuse for these pictures and train the rest.
 
         Args:
-            X: uint8 or float 0..1, (N, H, W), (N, H, W, C) or (N, C, H, W).
+            X: uint8 or float 0..1, (N, H, W), (N, H, W, C) or (N, C, H, W); or the paths of N files.
             y: numbers, (N,) or (N, K).
         """
         self._one = np.ndim(y) == 1
-        data = read((np.asarray(X), np.asarray(y)), val_fraction=0.1, test_fraction=0.1, task="regression")
+        data = read((_given(X), np.asarray(y)), val_fraction=0.1, test_fraction=0.1, task="regression")
         self._carry_out(data)
         return self
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
+    def predict(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:
         """Numbers, in the shape that they were learned in: (N,) or (N, K)."""
         check_is_fitted(self, "model_")
-        values = self.model_.predict_values(np.asarray(X))
+        values = self.model_.predict_values(_given(X))
         return values[:, 0] if self._one else values

@@ -5,15 +5,19 @@ Shape letters: N examples, C channels (1, 3 or 4), H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from regraft.data.listing import Listing, Row
-from regraft.data.locate import ArrayLocator, Locator
+from regraft.data.locate import ArrayLocator, FileLocator, Locator
+from regraft.data.medium import MEDIA, modality_of_files
 from regraft.data.task import Kind
 from regraft.data.text.opening import PairLocator, TextLocator
 from regraft.errors import DataError
+from regraft.spec import Modality
 
 _CHANNELS = (1, 3, 4)
 
@@ -23,22 +27,22 @@ def list_arrays(X: Any, y: Any, name: str = "array", kind: Kind | None = None) -
 
     Args:
         X: pictures, uint8 0..255 or float 0..1; (N, H, W), (N, H, W, C) or (N, C, H, W); or N texts, or N pairs
-            of texts.
+            of texts; or N files, as `Path` or as names that all end as those of pictures or recordings do.
         y: labels (N,), numbers or words; labels as 0 and 1, or several numbers for each, (N, K); or lists of words.
         name: of the dataset.
         kind: of task, where it is known: 0 and 1 may be numbers too.
     """
-    texts = _texts(X)
-    locators, shape = _pictures(X) if texts is None else texts, _shape(y)
+    modality, locators = _located(X, name)
+    shape = _shape(y)
     if shape[0] != len(locators) or len(shape) > 2:
         raise DataError(
-            f"X has {len(locators)} {'pictures' if texts is None else 'texts'} and y has the shape {shape}. "
+            f"X has {len(locators)} {MEDIA[modality].noun}s and y has the shape {shape}. "
             f"Expected one label for each, ({len(locators)},): read((X, y))"
         )
     labels, declared = _labels(y, shape, kind)
     pairs = enumerate(zip(locators, labels, strict=True))
-    rows = [Row(f"{name}#{i}", locator, label, None) for i, (locator, label) in pairs]
-    return Listing(name, "image" if texts is None else "text", rows, **declared)
+    rows = [Row(_called(locator, f"{name}#{i}"), locator, label, None) for i, (locator, label) in pairs]
+    return Listing(name, modality, rows, **declared)
 
 
 def list_digits() -> Listing:
@@ -47,6 +51,30 @@ def list_digits() -> Listing:
 
     X, y = load_digits(return_X_y=True)
     return list_arrays(np.rint(X.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), y, "digits")
+
+
+def _located(X: Any, name: str) -> tuple[Modality, Sequence[Locator]]:
+    files = _files(X)
+    if files is not None:
+        return modality_of_files((file.path for file in files), name), files
+    texts = _texts(X)
+    return ("image", _pictures(X)) if texts is None else ("text", texts)
+
+
+def _called(locator: Locator, otherwise: str) -> str:
+    return locator.path if isinstance(locator, FileLocator) else otherwise
+
+
+def _files(X: Any) -> list[FileLocator] | None:
+    """A locator for each file; None if X holds something else. No collection of texts ends in .jpg every time."""
+    if isinstance(X, np.ndarray) and X.dtype.kind not in "OU":
+        return None
+    named = [one for one in X if isinstance(one, Path) or (isinstance(one, str) and _names_a_file(one))]
+    return [FileLocator(str(one)) for one in named] if len(named) == len(X) and named else None
+
+
+def _names_a_file(text: str) -> bool:
+    return PurePath(text).suffix.lower() in MEDIA["image"].suffixes | MEDIA["audio"].suffixes
 
 
 def _pictures(X: Any) -> list[Locator]:

@@ -43,7 +43,7 @@ def read(
         where: a folder `root/{train,val,test}/CLASS/*` or `root/CLASS/*`; a .csv, .tsv, .jsonl or .parquet file
             with a column of pictures, texts, pairs of texts, recordings or paths, a label column and perhaps a
             split column; a folder of .parquet files; "digits" (scikit-learn's); arrays (X, y) with X uint8 or
-            float 0..1, (N, H, W), (N, H, W, C) or (N, C, H, W); or lists (texts, labels).
+            float 0..1, (N, H, W), (N, H, W, C) or (N, C, H, W); or lists (texts, labels) or (files, labels).
         skip_bad: leave out what cannot be used, and list it in `Dataset.problems`, instead of raising.
         val_fraction: drawn for validation, of what came without a split or as training, if none was given.
         test_fraction: likewise for test.
