@@ -74,7 +74,7 @@ def test_report_is_the_same_bytes_when_written_again(run, pictures, weights, tmp
     flags = ("--arch", TINY, "--recipe", "probe", "--evidence", "off", "--out", out)
     assert run("fit", pictures, "--source", weights, *flags).status == 0
     before = (out / "report.html").read_bytes()
-    assert run("report", out).status == 0
+    assert json.loads(run("report", out, "--json").out) == {"report": str(out / "report.html")}
     assert (out / "report.html").read_bytes() == before
 
 
@@ -83,7 +83,13 @@ def test_cache_list_verify_clean(run, pictures, weights):
     caches = json.loads(run("cache", "list", "--json").out)
     assert caches and all(cache["rows"] == 60 for cache in caches)
     assert run("cache", "verify").status == 0
-    assert run("cache", "clean").status == 0
+    assert json.loads(run("cache", "verify", "--json").out) == {
+        "caches": len(caches),
+        "shards": len(caches),
+        "damaged": [],
+    }
+    cleaned = json.loads(run("cache", "clean", "--json").out)
+    assert set(cleaned["removed"]) == {cache["folder"] for cache in caches} and cleaned["bytes"] > 0
     assert json.loads(run("cache", "list", "--json").out) == []
 
 
@@ -96,6 +102,9 @@ def test_a_damaged_cache_is_named_and_can_be_removed(run, pictures, weights):
     shard.write_bytes(content)
     broken = run("cache", "verify")
     assert broken.status == 2 and shard.stem in broken.out and "--remove" in broken.err
+    told = run("cache", "verify", "--json")
+    (damage,) = json.loads(told.out)["damaged"]
+    assert told.status == 2 and shard.stem in damage["path"] and damage["reason"]
     assert run("cache", "verify", "--remove").status == 0
     assert run("cache", "verify").status == 0
 
@@ -103,8 +112,10 @@ def test_a_damaged_cache_is_named_and_can_be_removed(run, pictures, weights):
 def test_pretrain_makes_a_source_that_fit_opens(run, pictures, tmp_path):
     out = tmp_path / "source"
     flags = ("--arch", TINY, "--epochs", 2, "--val-fraction", 0.2, "--out", out)
-    answer = run("pretrain", pictures, "--objective", "supervised", *flags)
+    answer = run("pretrain", pictures, "--objective", "supervised", *flags, "--json")
     assert answer.status == 0, answer.err
+    told = json.loads(answer.out)
+    assert told["source"] == str(out) and 0 <= told["val_accuracy"] <= 1
     facts = json.loads(run("inspect", out, "--arch", TINY, "--json").out)
     assert "missing" not in facts["report"] and facts["classes"] == 3
 

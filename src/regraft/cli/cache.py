@@ -10,6 +10,7 @@ import click
 from regraft.cache import clean as clean_caches
 from regraft.cache import default_root, list_caches, parse_bytes
 from regraft.cache import verify as verify_caches
+from regraft.cli.flags import json_option
 from regraft.cli.terminal import print_result, table, table_console
 
 root_option = click.option(
@@ -18,7 +19,6 @@ root_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder of the feature cache.  [default: the user's]",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
 
 
 @click.group()
@@ -49,12 +49,17 @@ def list_(root: Path | None, as_json: bool) -> None:
 @command.command()
 @root_option
 @click.option("--remove", is_flag=True, help="Remove what is damaged; the next pass computes it again.")
-def verify(root: Path | None, remove: bool) -> None:
+@json_option
+def verify(root: Path | None, remove: bool, as_json: bool) -> None:
     """Read every row again and compare it with its checksum; exit status 2 if something is damaged."""
     report = verify_caches(root or default_root(), remove=remove)
-    for damage in report.damaged:
-        click.echo(f"{damage.path}: {damage.reason}")
-    click.echo(f"{report.caches} caches, {report.shards} shards, {len(report.damaged)} damaged")
+    if as_json:
+        damaged = [{"path": str(damage.path), "reason": damage.reason} for damage in report.damaged]
+        print_result({"caches": report.caches, "shards": report.shards, "damaged": damaged})
+    else:
+        for damage in report.damaged:
+            click.echo(f"{damage.path}: {damage.reason}")
+        click.echo(f"{report.caches} caches, {report.shards} shards, {len(report.damaged)} damaged")
     if report.damaged and not remove:
         click.echo("Remove them: regraft cache verify --remove", err=True)
         raise SystemExit(2)
@@ -63,9 +68,14 @@ def verify(root: Path | None, remove: bool) -> None:
 @command.command()
 @root_option
 @click.option("--max-size", help="Keep this much, the most recently used: 500M, 20G. Without it all goes.")
-def clean(root: Path | None, max_size: str | None) -> None:
+@json_option
+def clean(root: Path | None, max_size: str | None, as_json: bool) -> None:
     """Remove caches, those unused for longest first."""
     limit = None if max_size is None else parse_bytes(max_size)
     report = clean_caches(root or default_root(), limit, all=limit is None)
+    if as_json:
+        removed = [str(folder) for folder in report.removed]
+        print_result({"removed": removed, "bytes": report.bytes, "kept_bytes": report.kept_bytes})
+        return
     freed, kept = f"{report.bytes / 1e6:.1f} MB freed", f"{report.kept_bytes / 1e6:.1f} MB kept"
     click.echo(f"{len(report.removed)} caches removed, {freed}, {kept}")

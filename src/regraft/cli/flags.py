@@ -46,6 +46,9 @@ class Numbers(click.ParamType):
 KINDS: dict[str, click.ParamType] = {"duration": Duration(), "numbers": Numbers()}
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
+
+
 def flags(intent: type) -> Callable[[Command], Command]:
     """Add one option for each field of a dataclass that has a `help` in its metadata.
 

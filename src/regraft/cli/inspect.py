@@ -9,7 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
-from regraft.cli.flags import flags
+from regraft.cli.flags import flags, json_option
 from regraft.cli.terminal import print_result, table, table_console
 from regraft.cut import describe as describe_cuts
 from regraft.data import Dataset, Kind, read
@@ -28,7 +28,7 @@ from regraft.spec import InputSpec
 @click.argument("uri_or_data")
 @flags(Opening)
 @click.option("--task", type=click.Choice(KINDS), help="Of a dataset: what is predicted.  [default: by the labels]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
+@json_option
 def command(uri_or_data: str, task: Kind | None, as_json: bool, **chosen: Any) -> None:
     """Show a source's layers, shapes, parameters and cuts, or a dataset's counts, sizes and problems."""
     if is_source(uri_or_data):

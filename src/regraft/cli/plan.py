@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from regraft.cli.flags import flags
+from regraft.cli.flags import flags, json_option
 from regraft.cli.terminal import print_result, table_console, terminal
 from regraft.data import Dataset
 from regraft.job import Job, examples, means, sources
@@ -18,7 +18,7 @@ from regraft.tune import Plan, Recipe, check_cuts
 @click.command()
 @click.argument("data")
 @flags(Job)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
+@json_option
 def command(data: str, as_json: bool, **chosen: Any) -> None:
     """Print every parameter group that a fit on DATA would have, with its rate and state, and what it would cost.
 

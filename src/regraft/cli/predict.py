@@ -9,6 +9,7 @@ import click
 from rich.table import Table
 
 from regraft.artifact import Classifier, Prediction, load
+from regraft.cli.flags import json_option
 from regraft.cli.terminal import print_result, table, table_console
 from regraft.data import Problem
 from regraft.errors import DataError
@@ -23,7 +24,7 @@ from regraft.job import device as device_of
     "--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True, help="Where PyTorch works."
 )
 @click.option("--trust-code", is_flag=True, help="Call the Python function that the model names as its architecture.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
+@json_option
 def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: bool, as_json: bool) -> None:
     """Answer for INPUTS, files or folders of them, with the model in MODEL_DIR: a class, labels, or numbers.
 

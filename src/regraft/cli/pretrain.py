@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import click
 
-from regraft.cli.flags import flags
-from regraft.cli.terminal import terminal
+from regraft.cli.flags import flags, json_option
+from regraft.cli.terminal import print_result, terminal
 from regraft.data import read
 from regraft.job import SEED, Device, Opening, device, input_spec
 from regraft.pretrain import SUPERVISED, Training, pretrain_supervised
+from regraft.run import read_object
 from regraft.tune import Event
 from regraft.values import RULE, number, whole
 
@@ -68,7 +69,8 @@ class Pretraining(Opening):
 @click.command()
 @click.argument("data")
 @flags(Pretraining)
-def command(data: str, **chosen: Any) -> None:
+@json_option
+def command(data: str, as_json: bool, **chosen: Any) -> None:
     """Train an architecture (--arch) from fresh weights on DATA; --source can then name the new folder."""
     asked = Pretraining(**chosen)
     if asked.arch is None:
@@ -92,4 +94,7 @@ def command(data: str, **chosen: Any) -> None:
             command="regraft " + " ".join(sys.argv[1:]),
         )
         folder = pretrain_supervised(pictures, training, out=asked.out, resume=asked.resume, on_event=tell)
-    click.echo(folder)
+    if as_json:
+        print_result({"source": str(folder), **read_object(folder / "config.json")["metrics"]})
+    else:
+        click.echo(folder)

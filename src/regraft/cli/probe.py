@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from regraft.cli.flags import flags
+from regraft.cli.flags import flags, json_option
 from regraft.cli.terminal import print_result, table, table_console, terminal
 from regraft.evidence.record import profile_rows
 from regraft.job import Setting, examples, means, sources
@@ -17,7 +17,7 @@ from regraft.search import Prospect, describe_probe, look_at
 @click.command()
 @click.argument("data")
 @flags(Setting)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
+@json_option
 def command(data: str, as_json: bool, **chosen: Any) -> None:
     """Fit linear heads on every stage of a source, on DATA's training split, and judge them on validation.
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from regraft.cli.flags import flags
+from regraft.cli.flags import flags, json_option
 from regraft.cli.terminal import print_result, table, table_console, terminal
 from regraft.job import Setting, examples, means, open_source, readable
 from regraft.search import Ranked, rank
@@ -18,7 +18,7 @@ _SCORES = ("LogME", "H-score", "NCE", "LEEP")
 @click.command()
 @click.argument("data")
 @flags(Setting)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
+@json_option
 def command(data: str, as_json: bool, **chosen: Any) -> None:
     """Order sources by what probes find in them for DATA; ties go to the cheaper.
 

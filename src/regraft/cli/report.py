@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from regraft.cli.flags import json_option
+from regraft.cli.terminal import print_result
 from regraft.evidence import render
 
 
@@ -18,11 +20,16 @@ from regraft.evidence import render
     show_default=True,
     help="The page that compares several runs.",
 )
-def command(run_dirs: tuple[Path, ...], out: Path) -> None:
+@json_option
+def command(run_dirs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Write report.html and report.md of RUN_DIR again; of several, one page beside one another."""
     if len(run_dirs) == 1:
-        click.echo(render(run_dirs[0]))
+        page = render(run_dirs[0])
     else:
         from regraft.evidence.compare import compare
 
-        click.echo(compare(run_dirs, out))
+        page = compare(run_dirs, out)
+    if as_json:
+        print_result({"report": str(page)})
+    else:
+        click.echo(page)
