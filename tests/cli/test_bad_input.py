@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 
 import pytest
 import torch
@@ -110,3 +111,22 @@ def test_no_cuda_here(fit, pictures):
 def test_a_folder_that_is_no_run_or_no_model(run, tmp_path):
     refused(run("report", tmp_path))
     refused(run("predict", tmp_path, tmp_path), str(tmp_path))
+
+
+def test_predict_tells_one_bad_file_and_ends_in_a_call_that_works(fit, run, pictures, tmp_path):
+    assert fit(pictures).status == 0
+    (tmp_path / "new").mkdir()
+    good, bad = sorted((pictures / "disc").iterdir())[0], tmp_path / "new/bad one.png"
+    bad.write_bytes(b"")
+    answer = run("predict", tmp_path / "run/model", "--trust-code", good, bad)
+    told, call = answer.err.rstrip().split("Without: regraft ")
+    assert answer.status == 2 and "1 picture cannot be read and has no answer" in told and str(bad) in told
+    assert run(*shlex.split(call), "--trust-code").status == 0
+
+
+def test_bytes_that_are_no_utf8_are_named_as_they_are(run, tmp_path):
+    table = tmp_path / "pictures.csv"
+    table.write_bytes(b"image,label\ncaf\xe9.png,a\nb.png,b\n")
+    answer = run("inspect", table)
+    refused(answer, "0xE9", "caf?.png", "UTF-8")
+    assert "codec" not in answer.err and "surrogate" not in answer.err

@@ -153,7 +153,16 @@ def test_no_time_left_means_the_probe(prospect: Prospect, means: Means, tmp_path
     decision = search(prospect, means, tmp_path, limit=0.0)
     assert [trial.name for trial in decision.trials] == ["probe"]
     assert decision.chosen.history is None
-    assert "no training was expected to fit the time" in decision.why[-1]
+    assert "no training was expected to fit the time: 0 s, what --time-limit leaves" in decision.why[-1]
+
+
+def test_without_a_limit_the_search_says_how_long_it_gives_itself(
+    prospect: Prospect, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for patience in ("PATIENCE", "PATIENCE_WITH_MANY", "LEAST_SECONDS"):
+        monkeypatch.setattr(explore, patience, 0.0)
+    decision = search(prospect, means, tmp_path)
+    assert "the time: 0 s, which the search gives itself without a --time-limit." in decision.why[-1]
 
 
 def test_ideas_are_legal_cheapest_depth_first_and_deeper_with_more_data(shapes: Dataset, prospect: Prospect) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import get_args
 
@@ -40,8 +41,15 @@ def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: b
     else:
         table_console().print(_table(found, model))
     if bad:
-        told = "\n".join(f"  {problem}" for problem in bad)
-        raise DataError(f"{len(bad)} {model.medium.noun}s cannot be read and have no answer:\n{told}\nLeave them out.")
+        raise DataError(_without_answer(bad, found, model, model_dir))
+
+
+def _without_answer(bad: list[Problem], found: list[Prediction], model: Classifier, folder: Path) -> str:
+    noun, told = model.medium.noun, "\n".join(f"  {problem}" for problem in bad)
+    what = f"1 {noun} cannot be read and has" if len(bad) == 1 else f"{len(bad)} {noun}s cannot be read and have"
+    names = [shlex.quote(one.name) for one in found[:3]] or [f"NEW_{noun.upper()}"]
+    more = " …" if len(found) > 3 else ""
+    return f"{what} no answer:\n{told}\nWithout: regraft predict {shlex.quote(str(folder))} {' '.join(names)}{more}"
 
 
 def _is_there(name: str) -> bool:

@@ -195,8 +195,20 @@ def list_table(path: Path, modality: Modality | None = None, kind: Kind | None =
             columns = columns or find_columns(path, record, modality, _numbers(record))
             _add(listing, path, number, record, columns)
     except UnicodeError as error:
-        raise DataError(f"{path} is not a text table ({error}). Expected UTF-8; save it as CSV UTF-8") from error
+        raise DataError(
+            f"{path} is not a text table ({_undecodable(error)}). Expected UTF-8; save it as CSV UTF-8"
+        ) from error
     return finish(listing, columns)
+
+
+def _undecodable(error: UnicodeError) -> str:
+    """What is no text; of a cell whose bytes Python has marked, the byte that was there."""
+    if not isinstance(error, UnicodeEncodeError):
+        return str(error)
+    cell, mark = error.object.encode("utf-8", "replace").decode(), ord(error.object[error.start])
+    if not 0xDC80 <= mark <= 0xDCFF:
+        return f"character {error.start} of {cell!r} is half of a pair"
+    return f"the byte 0x{mark - 0xDC00:02X} in {cell!r} is not UTF-8"
 
 
 def _add(listing: Listing, table: Path, number: int, record: Mapping[Any, Any], columns: Columns) -> None:

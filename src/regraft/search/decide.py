@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regraft.search.clock import Clock
-from regraft.search.explain import why_chosen, why_probe, why_recipe, why_trained
-from regraft.search.explore import explore, merit
+from regraft.search.explain import why_chosen, why_no_time, why_probe, why_recipe, why_trained
+from regraft.search.explore import explore, merit, seconds_beyond
 from regraft.search.features import Means
 from regraft.search.prospect import Prospect, randomised
 from regraft.search.starts import probe_for
@@ -55,16 +55,17 @@ def decide(
         trial = _carry_out(recipe, prospect, n_classes, means, folder, clock)
         return Decision(trial, (trial,), (why_recipe(trial),))
     probe = probe_trial(prospect, RECIPES["probe"], n_classes)
+    no_time = why_no_time(seconds_beyond(probe, clock), limited=clock.limit is not None)
     tuned = explore(probe, means, folder=folder, clock=clock)
-    chosen, reasons = _choose(probe, tuned, means)
+    chosen, reasons = _choose(probe, tuned, means, no_time)
     return Decision(chosen, (probe, *tuned), (why_probe(prospect), *reasons))
 
 
-def _choose(probe: Trial, tuned: Sequence[Trial], means: Means) -> tuple[Trial, list[str]]:
+def _choose(probe: Trial, tuned: Sequence[Trial], means: Means, no_time: str) -> tuple[Trial, list[str]]:
     """The probe, unless the best training is surely better."""
     if not tuned:
         full = probe.val_accuracy == 1.0
-        reason = "no validation example is left to be won" if full else "no training was expected to fit the time"
+        reason = "no validation example is left to be won" if full else no_time
         return probe, [f"Nothing was trained further: {reason}."]
     best = max(tuned, key=merit)
     reasons = [why_trained(trial, gain(trial, probe)) for trial in tuned]

@@ -37,6 +37,12 @@ def why_trained(trial: Trial, gained: Gain) -> str:
     return f"{trial.name}: {gained} over the probe on validation{_averaged(trial)}, in {trial.seconds:.0f} s."
 
 
+def why_no_time(seconds: float, *, limited: bool) -> str:
+    """That training was not begun, and for how much time."""
+    whose = "what --time-limit leaves for it" if limited else "which the search gives itself without a --time-limit"
+    return f"no training was expected to fit the time: {seconds:.0f} s, {whose}"
+
+
 def why_chosen(tuned: Trial, gained: Gain) -> str:
     """What was made of the best training."""
     frozen, trained = (f"{tuned.plan.n_params(state):,}" for state in ("frozen", "trained"))

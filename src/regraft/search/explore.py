@@ -44,8 +44,7 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     study.add("probe", {"cut": probe.plan.cut}, probe.val_accuracy, {"seconds": probe.seconds})
     if probe.val_accuracy == 1.0:
         return []
-    many = per_class(probe.prospect) >= MANY_PER_CLASS
-    budget = seconds_for(clock, 1 - probe.val_accuracy, PATIENCE_WITH_MANY if many else PATIENCE)
+    budget = seconds_beyond(probe, clock)
     end = clock.spent + budget
     chosen = _chosen(study, ideas(probe.prospect, probe.plan.n_classes), budget)
     rivals = chosen if len(chosen) > 1 else []
@@ -60,6 +59,12 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     fits = study.once("views fit the time", lambda: all(clock.spent + idea.seconds <= end for idea in more))
     third = [_run(idea, study, probe, means, folder, clock, short=False) for idea in more if fits]
     return [trial for trial in [*first, *second, *third] if trial is not None]
+
+
+def seconds_beyond(probe: Trial, clock: Clock) -> float:
+    """What the search beyond a probe may take from now on."""
+    many = per_class(probe.prospect) >= MANY_PER_CLASS
+    return seconds_for(clock, 1 - probe.val_accuracy, PATIENCE_WITH_MANY if many else PATIENCE)
 
 
 def seconds_for(clock: Clock, wrong: float, patience: float = PATIENCE) -> float:
