@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,12 +21,17 @@ from regraft.source import Source, load_source
 from regraft.source.spectrogram import for_sound
 from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from regraft.tune import RECIPES, Recipe
-from regraft.values import RULE, number, numbers, refuse_impossible, whole
+from regraft.values import RULE, Rule, number, numbers, refuse_impossible, whole
 
 EMBEDDED = "regraft:cifar10-resnet20"
 LARGEST_SEED = 2**32 - 1  # that NumPy and scikit-learn take
 Device = Literal["auto", "cpu", "cuda"]
 SEED = whole(0, most=LARGEST_SEED, such_as="0")
+
+
+def _is_size(value: Sequence[float]) -> bool:
+    whole_numbers = len(value) == 3 and all(math.isfinite(v) and v == int(v) and v > 0 for v in value)
+    return whole_numbers and value[0] in (1, 3)
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Inputs:
         metadata={
             "help": "C,H,W that the source expects, where it does not say.",
             "kind": "numbers",
-            RULE: numbers("C,H,W in whole numbers above 0", "3,224,224", lambda v: v > 0 and v == int(v)),
+            RULE: Rule("C,H,W with 1 or 3 channels and sides above 0", "3,224,224", _is_size),
         },
     )
     mean: tuple[float, ...] | None = field(
@@ -280,8 +286,6 @@ def input_spec(setting: Inputs) -> InputSpec | None:
         if setting.mean or setting.std:
             raise SourceError("--mean and --std need the size too: --input-size 3,224,224")
         return None
-    if len(setting.input_size) != 3:
-        raise SourceError(f"--input-size {setting.input_size} is not C,H,W. For example: --input-size 3,224,224")
     size = tuple(int(length) for length in setting.input_size)
     n = size[0]
     mean, std = setting.mean or IMAGENET_MEAN[:n], setting.std or IMAGENET_STD[:n]

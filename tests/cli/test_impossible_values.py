@@ -24,6 +24,8 @@ from regraft.job import Job
         ("--input-size", "3,0,32", "--input-size 3,224,224"),
         ("--input-size", "3,32.5,32", "--input-size 3,224,224"),
         ("--input-size", "nan,32,32", "--input-size 3,224,224"),
+        ("--input-size", "2,32,32", "--input-size 3,224,224"),
+        ("--input-size", "32,32", "--input-size 3,224,224"),
         ("--mean", "inf,0,0", "--mean 0.485,0.456,0.406"),
         ("--std", "0,1,1", "--std 0.229,0.224,0.225"),
     ],

@@ -39,6 +39,12 @@ def test_a_folder_that_cannot_be_made_is_named(fit, tmp_path, flag):
     assert fit().status == 0
 
 
+def test_pretraining_into_a_folder_that_cannot_be_made(run, pictures, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    words = ("--arch", TINY, "--epochs", 1, "--input-size", "3,32,32", "--out", tmp_path / "file/x")
+    refused(run("pretrain", pictures, *words), str(tmp_path / "file/x"), "--out NEW_FOLDER")
+
+
 @pytest.mark.parametrize("content", [b'name = "caf\xe9"\n', b"lr = \n"])
 def test_a_recipe_file_that_is_no_text_or_no_toml(fit, tmp_path, content):
     (tmp_path / "mine.toml").write_bytes(content)

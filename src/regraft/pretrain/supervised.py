@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from regraft.data import Dataset, Transform, load_pixels
 from regraft.errors import DataError, RunError
-from regraft.run import write_atomic
+from regraft.run import make_folder, write_atomic
 from regraft.source import build, make_source, write_source
 from regraft.source.arch import canonical_arch
 from regraft.spec import InputSpec
@@ -301,6 +301,7 @@ def _check_out(out: Path, *, resume: bool) -> None:
     if out.is_dir() and any(out.iterdir()) and not (resume and (out / CHECKPOINT).is_file()):
         hint = "pass resume=True to go on with it, or " if (out / CHECKPOINT).is_file() else ""
         raise RunError(f"{out} is not empty, and nothing is overwritten: {hint}take a new folder: out=Path('new').")
+    make_folder(out)
 
 
 def _decoded(data: Dataset, spec: InputSpec) -> Pictures:
