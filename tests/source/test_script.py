@@ -452,6 +452,7 @@ def test_only_what_is_known_is_carried_out(
         "s = torch.pow(9, 999999999)",
         "while True:\n      y = torch.relu(x)",
         "y = torch.zeros([1000000, 1000000])",
+        "y = torch.repeat(x, [1, 1, 500, 500])\n    x = torch.slice(torch.mul(y, 2), 2, 0, 16)",
         "y = torch.unbind(torch.zeros([10000000]))",
         "y = " + "-" * 5000 + "1",
         "y = x" + ".a" * 3000,

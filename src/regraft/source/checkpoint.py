@@ -21,9 +21,9 @@ def open_checkpoint(path: Path, request: Request) -> Source:
         SourceError: no architecture was named, the file cannot be read, or it is of another architecture.
     """
     if request.arch is None:
-        found = read_checkpoint(path)  # a file that cannot be read at all is the first thing to say
+        read_checkpoint(path)  # a file that cannot be read at all is the first thing to say
         raise SourceError(
-            f"{path} holds {found.kind}, which do not say their architecture. Name it: "
+            f"{path} holds bare weights, which do not say their architecture. Name it: "
             f"load_source('{path}', arch='pkg.mod:callable') or arch='timm:NAME', on the command line --arch"
         )
     model, spec = build(request.arch, seed=request.seed)

@@ -8,7 +8,7 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,10 @@ class Checkpoint:
     Args:
         tensors: dotted name to tensor; what lies in a wrapper has the wrapper's key in front.
         ignored: entries that are not tensors, for people.
-        kind: what sort of file it is, for people.
     """
 
     tensors: Mapping[str, torch.Tensor]
     ignored: tuple[str, ...] = ()
-    kind: str = "bare weights"
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -83,7 +81,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors" or start[8:] == b"{":
         return Checkpoint(_read_safetensors(path))
     if start[:2] == b"PK" and (weights := _of_torchscript(path)):
-        return replace(_flatten(weights, path), kind="the weights of a TorchScript program (its code is not run)")
+        return _flatten(weights, path)
     if start[:2] == b"PK" or start[:1] == b"\x80":
         return _flatten(_read_torch(path), path)
     raise SourceError(

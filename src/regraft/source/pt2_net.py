@@ -31,6 +31,7 @@ _FORMATS = {
     name: getattr(torch, name) for name in ("contiguous_format", "channels_last", "channels_last_3d", "preserve_format")
 }
 _DEEPEST = 32
+_MOST_LIVE = 3 << 27  # values at once, of two or three pictures: one and a half GiB
 _TAKES_APART = ("unbind", "split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk")
 RE_EXPORT = (
     "torch.export.save(torch.export.export(model.eval(), (pictures,), "
@@ -344,10 +345,16 @@ class Pt2Net(nn.Module):
         Raises:
             SourceError: an operation does not take what it gets, or the number of pictures is fixed.
         """
+        steps = _steps(self._pt2_graph)
         for n in (2, 3):
             values = self.known(torch.empty((n, *self._pt2_graph.shape)))
-            for node in self._pt2_graph.nodes:
-                checked(node, values)
+            live = 0
+            for step in steps:
+                checked(step.node, values)
+                live += sum(_count(values[name]) for name in filter(None, step.node.outputs))
+                if live > _MOST_LIVE:
+                    raise SourceError(_too_large(step.node, live))
+                live -= sum(_count(values.pop(name)) for name in step.done)
             found = values[self._pt2_graph.output]
             if not isinstance(found, torch.Tensor) or found.dim() < 1 or found.shape[0] != n:
                 raise SourceError(
@@ -355,6 +362,17 @@ class Pt2Net(nn.Module):
                     f"{tuple(getattr(found, 'shape', ()))}, expected one row for each: the program was exported for a "
                     f"fixed number of pictures. Export it for any: {RE_EXPORT}"
                 )
+
+
+def _count(value: Any) -> int:
+    return value.numel() if isinstance(value, torch.Tensor) else 0
+
+
+def _too_large(node: Pt2Node, live: int) -> str:
+    return (
+        f"at {op_name(node.target)} the program holds {live:,} values at once for two or three pictures, more than any "
+        "network that is read here. Take smaller pictures: --input-size 3,224,224"
+    )
 
 
 def checked(
