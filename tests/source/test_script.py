@@ -75,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_program_has_its_modules_answers_names_and_cuts(name: str, how: str, tmp_path: Path) -> None:
+def test_a_program_has_its_modules_answers_and_names(name: str, how: str, tmp_path: Path) -> None:
     model = made(name)
     source = opened(saved(model, tmp_path / "net.pt", HOW[how]))
     for n in (1, 2, 5):
@@ -84,11 +84,14 @@ def test_a_program_has_its_modules_answers_names_and_cuts(name: str, how: str, t
     assert source.report is not None and source.report.complete
     assert {n for n, _ in source.model.named_parameters()} == {n for n, _ in model.named_parameters()}
     model.load_state_dict(source.model.state_dict(), strict=name != "convolutions")  # TorchScript keeps every buffer
-    names = [cut.name for cut in check_laws(source).cuts]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_is_cut_where_the_module_is(name: str, tmp_path: Path) -> None:
+    model = made(name)
+    found = [cut.name for cut in check_laws(opened(saved(model, tmp_path / "net.pt"))).cuts]
     wanted = [cut.name for cut in trace(model, torch.rand(2, 3, 16, 16)).cuts]
-    if name == "convolutions":
-        assert names == wanted
-    assert {part for name in names for part in name.split(".")[:1]} & {n for n, _ in model.named_children()}
+    assert set(wanted) <= set(found)  # scripted code may slice once more than Python did
 
 
 def test_it_keeps_the_contract_of_sources(whole: Path, tmp_path: Path) -> None:
