@@ -20,7 +20,6 @@ from regraft.errors import RegraftError, RunError, first_line
 
 CONFIG = "config.toml"
 LOG = "log.jsonl"
-RANKING = "ranking.json"
 METRICS = "metrics.json"
 EVIDENCE = "evidence.json"
 
@@ -152,13 +151,17 @@ class RunFolder:
         return cls(path, audience, is_new=True)
 
     @contextmanager
-    def withdrawn_if_refused(self) -> Iterator[None]:
-        """A mistake that is found before anything came of the run leaves no folder in the way of the mended call."""
+    def withdrawn_if_refused(self, *choices: str) -> Iterator[None]:
+        """A mistake that is found before anything came of the run leaves no folder in the way of the mended call.
+
+        Args:
+            choices: files that hold no work, beside the settings and the log.
+        """
         try:
             yield
         except RegraftError:
             held = list(self.path.iterdir())
-            if self._is_new and {path.name for path in held} <= {CONFIG, LOG, RANKING}:
+            if self._is_new and {path.name for path in held} <= {CONFIG, LOG, *choices}:
                 for path in held:
                     path.unlink()
                 with suppress(OSError):  # someone stands in it

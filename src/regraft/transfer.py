@@ -47,6 +47,7 @@ from regraft.search import (
     settled_order,
     traced_source,
 )
+from regraft.search.study import STUDY
 from regraft.source import Source
 from regraft.tune import Recipe, check_cuts
 
@@ -91,7 +92,7 @@ def transfer(
         folder.say(f"{folder.path} is already complete.")
         return outcome
     _say_task(data, folder)
-    with folder.withdrawn_if_refused(), means(job, folder) as work:
+    with folder.withdrawn_if_refused("ranking.json", STUDY), means(job, folder) as work:
         only = len(job.sources) == 1
         prospect, why = _suited(data, source, recipe, work) if only else _best(job, data, work, folder, clock)
         decision = decide(prospect, recipe, len(data.classes), work, folder=folder.path, clock=clock)

@@ -59,6 +59,13 @@ def test_a_misspelt_start_does_not_block_the_mended_one(fit, tmp_path, wrong):
     assert fit().status == 0
 
 
+def test_nor_does_one_of_several_sources(fit, tmp_path, weights):
+    other = tmp_path / "other.pt"
+    other.write_bytes(weights.read_bytes())
+    refused(fit("--source", other, "--set", "train=blok", recipe="finetune"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_misspelt_cut_is_found_before_any_features_are_computed(fit, run, tmp_path, pictures, weights):
     refused(fit("--cut", "block22", "--cache", tmp_path / "features", recipe="finetune"), "'block2'")
     planned = ("plan", pictures, "--source", weights, "--arch", TINY, "--recipe", "finetune", "--cut", "block22")
