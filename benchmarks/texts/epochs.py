@@ -44,7 +44,7 @@ from regraft.tune import (
 from regraft.tune.rows import epoch_order
 
 EPOCHS, SENTENCES, PASS = 3, 640, 64
-CUTS = ("encoder.layer.1", "encoder.layer.3", "encoder.layer.4")
+CUTS = ("encoder.layer.1", "encoder.layer.3", "encoder.layer.4", "encoder.layer.5.attention")
 RECIPE = RECIPES["finetune"].with_(taps="feature", head="fresh", epochs=EPOCHS, min_updates=0)
 
 
