@@ -17,7 +17,7 @@ from damage import bent, mutations
 from regraft.cut import join, split, trace
 from regraft.errors import MissingExtra, SourceError
 from regraft.source import build, load_source, with_random_weights, write_source
-from regraft.source.onnx_ops import OPS, sizes
+from regraft.source.onnx.ops import OPS, sizes
 from regraft.spec import InputSpec
 
 onnx = pytest.importorskip("onnx")

@@ -20,7 +20,7 @@ from regraft.data import Dataset, read
 from regraft.data.audio import AudioTransform, Sound
 from regraft.search import Means, check, traced_source
 from regraft.source import Source, load_source
-from regraft.source.transformers_audio import wants_mask
+from regraft.source.transformers.audio import wants_mask
 from regraft.spec import AudioSpec
 from regraft.testing import tiny_source
 

@@ -22,7 +22,7 @@ from regraft.cut import between, join, split, trace
 from regraft.cut.training import set_training
 from regraft.errors import RegraftError, SourceError
 from regraft.source import MissingInput, Source, load_source, with_random_weights, write_source
-from regraft.source.pt2_ops import ALLOWED, find_op
+from regraft.source.pt2.ops import ALLOWED, find_op
 from regraft.spec import InputSpec
 from regraft.testing import check_source
 

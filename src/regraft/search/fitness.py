@@ -21,7 +21,7 @@ from regraft.search.features import Means
 from regraft.search.ideas import FEW_LONG
 from regraft.search.preprocessing import Reading, alternatives, reading
 from regraft.source import Source
-from regraft.source.transformers_audio import wants_mask
+from regraft.source.transformers.audio import wants_mask
 from regraft.spec import AudioSpec, InputSpec, TextSpec
 
 Verdict = Literal["fits", "warns", "refuses"]

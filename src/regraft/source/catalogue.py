@@ -17,7 +17,7 @@ from regraft.source.folder import open_folder, open_hf
 from regraft.source.graph_files import GRAPH_FILES, graph_opener, without_fragment
 from regraft.source.keras_file import SUFFIXES as KERAS_FILES
 from regraft.source.keras_file import open_keras
-from regraft.source.onnx_file import open_onnx
+from regraft.source.onnx.file import open_onnx
 from regraft.source.plugins import plugin, plugin_names
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source

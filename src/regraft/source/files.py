@@ -19,7 +19,7 @@ import torch
 
 from regraft.errors import SourceError
 from regraft.source.archive import DAMAGE
-from regraft.source.torchscript import is_torchscript, read_torchscript
+from regraft.source.script.archive import is_torchscript, read_torchscript
 
 INDEX = ".index.json"
 SUFFIXES = (".safetensors", ".pt", ".pt2", ".pth", ".th", ".bin", ".ckpt", ".tar")

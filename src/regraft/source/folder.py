@@ -26,11 +26,11 @@ from regraft.source.bounded import Bounded
 from regraft.source.checkpoint import fill
 from regraft.source.files import INDEX, SUFFIXES, read_json
 from regraft.source.request import Request
-from regraft.source.sentence_folder import transformer_folder
 from regraft.source.source import Source, make_source
 from regraft.source.timm_hub import input_of, label_names
-from regraft.source.transformers_folder import is_transformers, open_transformers
-from regraft.source.transformers_hub import hf_folder
+from regraft.source.transformers.folder import is_transformers, open_transformers
+from regraft.source.transformers.hub import hf_folder
+from regraft.source.transformers.sentence import transformer_folder
 from regraft.source.trust import doubt
 from regraft.spec import Spec, spec_from_dict
 

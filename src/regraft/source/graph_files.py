@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from regraft.source.caffe import open_caffe
-from regraft.source.pt2_file import is_program, open_pt2
+from regraft.source.pt2.file import is_program, open_pt2
 from regraft.source.request import Request
 from regraft.source.saved_model import is_saved_model, open_saved_model
-from regraft.source.script_file import is_script, open_script
+from regraft.source.script.file import is_script, open_script
 from regraft.source.source import Source
 from regraft.source.tf1 import is_tf1, open_tf1
 from regraft.source.tflite import MAGIC, open_tflite

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from regraft.errors import MissingExtra, SourceError
 from regraft.source.made import made_once
-from regraft.source.onnx_file import open_onnx
+from regraft.source.onnx.file import open_onnx
 from regraft.source.request import Request
 from regraft.source.source import Source
 from regraft.source.tf1 import open_tf1

@@ -19,7 +19,7 @@ from regraft.source.arch import ARCHITECTURES, build
 from regraft.source.download import is_offline
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
-from regraft.source.transformers_hub import kept_file
+from regraft.source.transformers.hub import kept_file
 from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic")

@@ -20,7 +20,7 @@ from regraft.source.arch import ARCHITECTURES
 from regraft.source.graph.constants import unpacked
 from regraft.source.graph.graph import MOST_NODES, MOST_VALUES
 from regraft.source.graph.net import escaped, given_graph, last_uses
-from regraft.source.onnx_ops import MOST_SIZES, OPS, STEERED, Value, sizes
+from regraft.source.onnx.ops import MOST_SIZES, OPS, STEERED, Value, sizes
 from regraft.spec import InputSpec
 
 KINDS = ("weight", "zeros", "ones", "mean", "variance")

@@ -14,9 +14,9 @@ from regraft.errors import SourceError, closest
 from regraft.source.arch import build
 from regraft.source.graph.constants import packed
 from regraft.source.match import check_finite
-from regraft.source.pt2_batch import mended
-from regraft.source.pt2_net import RE_EXPORT, Pt2Graph, Pt2Node, Pt2Tensor, reads
-from regraft.source.pt2_ops import argument_names, op_name, writes
+from regraft.source.pt2.batch import mended
+from regraft.source.pt2.net import RE_EXPORT, Pt2Graph, Pt2Node, Pt2Tensor, reads
+from regraft.source.pt2.ops import argument_names, op_name, writes
 from regraft.source.request import Request
 from regraft.source.source import LoadReport, Source, make_source
 from regraft.spec import Spec

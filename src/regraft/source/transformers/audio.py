@@ -20,8 +20,8 @@ from torch import nn
 from regraft.errors import SourceError
 from regraft.source.files import read_json
 from regraft.source.source import LoadReport, Source
-from regraft.source.transformers_hub import fresh, kinds, library, with_classifier
-from regraft.source.transformers_saved import Saved, mixed_in
+from regraft.source.transformers.hub import fresh, kinds, library, with_classifier
+from regraft.source.transformers.saved import Saved, mixed_in
 from regraft.spec import AudioSpec
 
 KINDS = (

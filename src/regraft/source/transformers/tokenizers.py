@@ -9,7 +9,7 @@ from typing import Any
 from regraft.data.text import tokens_of
 from regraft.errors import SourceError, first_line
 from regraft.source.files import read_json
-from regraft.source.transformers_hub import library, quiet
+from regraft.source.transformers.hub import library, quiet
 from regraft.spec import TextSpec
 
 _FILES = "tokenizer.json, or vocab.txt (BERT), or vocab.json with merges.txt (GPT-2, RoBERTa)"

@@ -19,8 +19,8 @@ from regraft.errors import MissingExtra, SourceError, closest, first_line
 from regraft.source.arch import build
 from regraft.source.graph.constants import packed
 from regraft.source.match import check_finite
-from regraft.source.onnx_net import OnnxGraph, OnnxNet, OnnxNode, OnnxTensor
-from regraft.source.onnx_ops import OPS, STEERED
+from regraft.source.onnx.net import OnnxGraph, OnnxNet, OnnxNode, OnnxTensor
+from regraft.source.onnx.ops import OPS, STEERED
 from regraft.source.request import Request
 from regraft.source.source import LoadReport, Source, make_source
 

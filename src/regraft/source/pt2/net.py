@@ -20,7 +20,7 @@ from regraft.source.arch import ARCHITECTURES
 from regraft.source.graph.constants import unpacked
 from regraft.source.graph.graph import MOST_NODES, MOST_VALUES
 from regraft.source.graph.net import given_graph, last_uses
-from regraft.source.pt2_ops import MOST_PARTS, find_op, op_name
+from regraft.source.pt2.ops import MOST_PARTS, find_op, op_name
 from regraft.spec import InputSpec
 
 BATCH = "%batch"  # the number of pictures, where a graph was exported for a fixed one and mended

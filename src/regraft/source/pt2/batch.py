@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from regraft.errors import SourceError
-from regraft.source.pt2_net import BATCH, Pt2Graph, Pt2Net, Pt2Node, checked, references
-from regraft.source.pt2_ops import op_name
+from regraft.source.pt2.net import BATCH, Pt2Graph, Pt2Net, Pt2Node, checked, references
+from regraft.source.pt2.ops import op_name
 
 _RESHAPES = ("view", "reshape", "_unsafe_view")
 _EXPANDS = ("expand", "broadcast_to", "repeat")

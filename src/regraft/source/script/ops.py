@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from regraft.errors import SourceError
-from regraft.source.pt2_net import RE_EXPORT, Pt2Node, checked
-from regraft.source.pt2_ops import op_name, writes
-from regraft.source.pt2_source import check_written
-from regraft.source.script_fused import FUSED
-from regraft.source.script_overloads import Call, chosen
-from regraft.source.script_values import ASKED, IN_GRAPH, OF_LISTS, OF_NUMBERS, Device, Number, Ref, bounded
+from regraft.source.pt2.net import RE_EXPORT, Pt2Node, checked
+from regraft.source.pt2.ops import op_name, writes
+from regraft.source.pt2.program import check_written
+from regraft.source.script.fused import FUSED
+from regraft.source.script.overloads import Call, chosen
+from regraft.source.script.values import ASKED, IN_GRAPH, OF_LISTS, OF_NUMBERS, Device, Number, Ref, bounded
 
 _MOST_STEPS, _MOST_NODES = 400_000, 10_000
 _TYPES = {torch.float32: 6, torch.int64: 4, torch.int32: 3, torch.int16: 2, torch.int8: 1, torch.uint8: 0,

@@ -21,9 +21,9 @@ import torch
 from regraft.errors import SourceError
 from regraft.source.archive import DAMAGE
 from regraft.source.files import check_unpacked
-from regraft.source.pt2_net import RE_EXPORT, Pt2Node
-from regraft.source.pt2_ops import CHECKS, find_op, op_name, writes
-from regraft.source.pt2_source import Program, Stored, check_written, in_evaluation, picture_axes, program_source
+from regraft.source.pt2.net import RE_EXPORT, Pt2Node
+from regraft.source.pt2.ops import CHECKS, find_op, op_name, writes
+from regraft.source.pt2.program import Program, Stored, check_written, in_evaluation, picture_axes, program_source
 from regraft.source.request import Request
 from regraft.source.source import Source
 from regraft.source.strided import strided

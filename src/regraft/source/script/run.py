@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from regraft.errors import first_line
-from regraft.source.script_code import Code, ScriptClass, dotted
-from regraft.source.script_ops import Operations, unread
-from regraft.source.script_values import Member, Named, Number, Ref
-from regraft.source.torchscript import Made, Object
+from regraft.source.script.archive import Made, Object
+from regraft.source.script.code import Code, ScriptClass, dotted
+from regraft.source.script.ops import Operations, unread
+from regraft.source.script.values import Member, Named, Number, Ref
 
 _DEEPEST_CALLS = 60
 _NOTHING = object()  # what a block gives that does not return

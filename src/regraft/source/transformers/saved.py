@@ -18,7 +18,7 @@ from regraft.source.match import check_finite
 from regraft.source.request import Request
 from regraft.source.source import LoadReport, Source, make_source
 from regraft.source.timm_hub import label_names
-from regraft.source.transformers_hub import check_size, config_of, quiet
+from regraft.source.transformers.hub import check_size, config_of, quiet
 from regraft.spec import Spec
 
 

@@ -15,8 +15,8 @@ from torch import nn
 from regraft.errors import SourceError
 from regraft.source.files import read_json
 from regraft.source.source import LoadReport, Source
-from regraft.source.transformers_hub import fresh, kinds, model_types, with_classifier
-from regraft.source.transformers_saved import Saved, mixed_in
+from regraft.source.transformers.hub import fresh, kinds, model_types, with_classifier
+from regraft.source.transformers.saved import Saved, mixed_in
 from regraft.spec import InputSpec, Interpolation
 
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers

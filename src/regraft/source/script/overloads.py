@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from regraft.source.pt2_ops import find_op
-from regraft.source.pt2_source import DTYPES, in_evaluation
-from regraft.source.script_values import Device, Number, Ref
+from regraft.source.pt2.ops import find_op
+from regraft.source.pt2.program import DTYPES, in_evaluation
+from regraft.source.script.values import Device, Number, Ref
 
 IsTensor = Callable[[Any], bool]
 _FORMATS = ("contiguous_format", "preserve_format", "channels_last", "channels_last_3d")  # by PyTorch's numbers

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from regraft.data.text import Pair, SubwordTokenizer, tokens_of
 from regraft.errors import SourceError
 from regraft.source.pooling import Pooling, UnitLength
-from regraft.source.sentence_folder import Reading, reading, transformer_folder
 from regraft.source.source import LoadReport, Source
-from regraft.source.tokenizer_files import tokenizer_of
-from regraft.source.transformers_hub import fresh, kinds, model_types, with_classifier
-from regraft.source.transformers_saved import Saved, classifies, mixed_in
+from regraft.source.transformers.hub import fresh, kinds, model_types, with_classifier
+from regraft.source.transformers.saved import Saved, classifies, mixed_in
+from regraft.source.transformers.sentence import Reading, reading, transformer_folder
+from regraft.source.transformers.tokenizers import tokenizer_of
 from regraft.spec import TextSpec
 
 _LENGTH = 512  # of networks that know no longest text

@@ -1,7 +1,7 @@
 """TorchScript files as sources: graph, names and weights, read without `torch.jit.load`, which runs what it likes.
 
-The archive holds a pickle of the program's objects (see `torchscript`) and the code of their classes (see
-`script_code`). The call of the outermost module is followed on shapes alone; what comes out is the same graph that a
+The archive holds a pickle of the program's objects (see `archive`) and the code of their classes (see
+`code`). The call of the outermost module is followed on shapes alone; what comes out is the same graph that a
 program of `torch.export` has, so everything after that is shared with it.
 """
 
@@ -20,14 +20,9 @@ from regraft.errors import SourceError, first_line
 from regraft.source.archive import DAMAGE
 from regraft.source.checkpoint import open_checkpoint
 from regraft.source.files import check_claimed, check_unpacked
-from regraft.source.pt2_source import Program, Stored, picture_axes, program_source
+from regraft.source.pt2.program import Program, Stored, picture_axes, program_source
 from regraft.source.request import Request
-from regraft.source.script_code import Code
-from regraft.source.script_ops import Operations, unread
-from regraft.source.script_run import Run
-from regraft.source.script_values import Named, Number, Ref
-from regraft.source.source import Source
-from regraft.source.torchscript import (
+from regraft.source.script.archive import (
     Made,
     Object,
     Tensors,
@@ -38,6 +33,11 @@ from regraft.source.torchscript import (
     read_objects,
     read_pickle,
 )  # fmt: skip
+from regraft.source.script.code import Code
+from regraft.source.script.ops import Operations, unread
+from regraft.source.script.run import Run
+from regraft.source.script.values import Named, Number, Ref
+from regraft.source.source import Source
 from regraft.spec import Spec
 
 _PICTURES = 23  # a prime that hardly divides a size of anything else; where it does, that size is computed, no more

@@ -12,13 +12,13 @@ from torch import nn
 from regraft.errors import SourceError
 from regraft.source.arch import ARCHITECTURES
 from regraft.source.request import Request
-from regraft.source.sentence_folder import transformer_folder
 from regraft.source.source import Source
-from regraft.source.transformers_audio import audio_class, build_audio, is_audio, open_audio
-from regraft.source.transformers_hub import check_size, plain_fields, read_config
-from regraft.source.transformers_image import build_image, image_class, open_image
-from regraft.source.transformers_saved import Saved
-from regraft.source.transformers_text import build_text, is_text, open_text, text_class
+from regraft.source.transformers.audio import audio_class, build_audio, is_audio, open_audio
+from regraft.source.transformers.hub import check_size, plain_fields, read_config
+from regraft.source.transformers.image import build_image, image_class, open_image
+from regraft.source.transformers.saved import Saved
+from regraft.source.transformers.sentence import transformer_folder
+from regraft.source.transformers.text import build_text, is_text, open_text, text_class
 
 
 def is_transformers(config: Mapping[str, Any]) -> bool:
