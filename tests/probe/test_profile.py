@@ -92,6 +92,14 @@ def test_scores_are_those_of_the_delivered_head(rows: Rows, found: profile.Depth
         assert np.allclose(scores, result.val_scores, atol=1e-3)
 
 
+def test_an_average_reads_stages_in_the_order_of_the_flow(found: profile.DepthProfile) -> None:
+    averages = [result.candidate for result in found.results if result.candidate.members]
+    assert averages
+    for candidate in averages:
+        places = [(found.stages.index(tap.cut), tap.grid) for tap in candidate.taps]
+        assert places == sorted(places)
+
+
 def test_score_counts_every_example_once(found: profile.DepthProfile) -> None:
     for result in found.results:
         assert result.cv_accuracy is not None

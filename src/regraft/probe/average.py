@@ -30,7 +30,11 @@ _NEAR = 2.0
 
 
 def average(
-    results: Sequence[ProbeResult], y_train: np.ndarray, y_val: np.ndarray, task: Task = CLASSIFICATION
+    results: Sequence[ProbeResult],
+    y_train: np.ndarray,
+    y_val: np.ndarray,
+    stages: Sequence[str],
+    task: Task = CLASSIFICATION,
 ) -> ProbeResult | None:
     """The mean of the heads with the least log-loss whose accuracy is near the best; None if only one is.
 
@@ -38,12 +42,13 @@ def average(
         results: fitted and judged on the same rows; those without values are passed over.
         y_train: (N,).
         y_val: (M,).
-        task: what they are.
+        stages: names of the network's stages, in order; the mean reads them so.
+        task: what the labels are.
     """
     members = _members(results)
     if len(members) < 2:
         return None
-    widths = _union(members)
+    widths = dict(sorted(_union(members).items(), key=lambda pair: (stages.index(pair[0].cut), pair[0].grid)))
     chosen = tuple(member.candidate for member in members)
     fitted = averaged([member.fitted for member in members], chosen, widths, y_train, task)
     val_scores = _mean_scores([member.val_scores for member in members]) * fitted.settings["temperature"]

@@ -117,7 +117,7 @@ def depth_profile(
         top = _with_values(select(results), bench)
     if time.monotonic() > deadline:
         notes = (*notes, f"Stopped after {time_limit:g} seconds with {len(results)} candidates tried.")
-    mean = average(on_few_stages, y_train, y_val, task)
+    mean = average(on_few_stages, y_train, y_val, [cut.name for cut in traced.stages], task)
     if mean is None:
         return _in_depth_order(results, top, single, traced, notes)
     # Not by log-loss: the single best is the luckiest of a hundred, the average is not.
