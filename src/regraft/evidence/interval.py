@@ -112,7 +112,8 @@ def difference(
     spread, runs = _between_runs(first - second if paired else second), len(second)
     n = first.shape[1]
     s2 = (usual_df * usual_sd**2 + (runs - 1) * spread) / (usual_df + runs - 1)
-    # What runs differ by is seen through the noise of the examples, so a run tells half of what it would without it.
+    # What runs differ by is seen through the noise of the examples, so a run tells less than it would without it: half,
+    # by the coverage in simulations (docs/evidence.md).
     df = usual_df + (runs - 1) / 2
     gaps = first.mean(0) - second.mean(0)
     se_examples = math.sqrt(gaps.var(ddof=1) / n) if n > 1 else 0.5
