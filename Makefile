@@ -10,8 +10,9 @@ STAMPS := $(VENV)/.stamps
 demo: $(STAMPS)/run
 	$(BIN)/python examples/demo.py
 
+# Files side by side, one per core; a file's tests share what they set up. A worker needs some 2 GB.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: lint types
 

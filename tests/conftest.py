@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Workers side by side share the cores: threads beyond them would wait for each other. Set before PyTorch starts,
+# and in the environment, so that the commands that tests start keep to it too.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // int(workers)))
+
 import pytest
 import torch
 
