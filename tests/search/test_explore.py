@@ -165,6 +165,15 @@ def test_without_a_limit_the_search_says_how_long_it_gives_itself(
     assert "the time: 0 s, which the search gives itself without a --time-limit." in decision.why[-1]
 
 
+def test_the_search_takes_less_time_where_there_is_less_to_win_or_to_learn_from() -> None:
+    clock, all_of_it = Clock(time.monotonic()), 1e6  # LEAST_SECONDS of these tests
+    assert explore.seconds_for(clock, wrong=0.5, rows=1000) == pytest.approx(all_of_it)
+    assert explore.seconds_for(clock, wrong=0.125, rows=1000) == pytest.approx(all_of_it / 2)
+    assert explore.seconds_for(clock, wrong=0.5, rows=64) == pytest.approx(all_of_it / 2)
+    limited = Clock(time.monotonic(), limit=100.0)
+    assert explore.seconds_for(limited, wrong=0.125, rows=16) == pytest.approx(100.0, abs=1.0)  # asked for, so taken
+
+
 def test_ideas_are_legal_cheapest_depth_first_and_deeper_with_more_data(shapes: Dataset, prospect: Prospect) -> None:
     found = [idea for deeper in ideas.ideas(prospect, 3) for idea in deeper]
     assert len({idea.name for idea in found}) == len(found) > 0

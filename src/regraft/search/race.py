@@ -59,7 +59,8 @@ def race(
     better, other = better_of(first, second)
     if tied_with(better, other):
         means.listener.say(f"Probes do not tell {first.source} from {second.source}.")
-        settled = study.once("race", lambda: _settle(first, second, judge, seconds_for(clock, 1 - better.accuracy)))
+        seconds = seconds_for(clock, 1 - better.accuracy, len(data.split("train")))
+        settled = study.once("race", lambda: _settle(first, second, judge, seconds))
     else:
         settled = study.once("race", lambda: {"source": first.source, "said": ""})
     return _led_by(ranked, settled["source"], settled["said"])
