@@ -27,9 +27,9 @@ LEAST_SECONDS = 20.0
 # Training can win no more than what the probe gets wrong: where that is less than this share of the validation split,
 # the search takes as much less time.
 _WORTH_ALL = 0.25
-# Little data, freeze more: with fewer training examples than these the search takes as much less time. With 10 to 100
-# of them 2 of 18 searches ended with something other than the probe (benchmarks/peers).
-_ROWS_FOR_ALL = 128
+# Little data, freeze more: training learns from what the probe gets wrong. Where that is fewer of the training examples
+# than these, the search takes as much less time.
+_ENOUGH_WRONG = 32
 SHORT = 0.25  # of the updates, in the first round
 KEPT = 3  # one in so many goes on
 
@@ -82,7 +82,7 @@ def seconds_for(clock: Clock, wrong: float, rows: int, patience: float = PATIENC
     """
     if clock.left is not None:
         return clock.left
-    worth = min(1.0, wrong / _WORTH_ALL) * min(1.0, rows / _ROWS_FOR_ALL)
+    worth = min(1.0, wrong / _WORTH_ALL) * min(1.0, wrong * rows / _ENOUGH_WRONG)
     return (LEAST_SECONDS + patience * clock.spent) * worth
 
 
