@@ -276,7 +276,12 @@ def _load_strictly(network: nn.Module, tensors: Mapping[str, torch.Tensor], fold
     network.load_state_dict(dict(tensors), strict=False)
 
 
-def _self_test(network: nn.Module, bundle: Bundle) -> None:
+def selftest_examples(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
+    """The prepared examples (n, …) that a bundle holds, and what its network gave for them, float32 (n, K).
+
+    Raises:
+        BundleError: there are none, or they do not fit the bundle's input and classes.
+    """
     stored = _safetensors(bundle.folder / SELFTEST)
     stored = {"rows" if name == "pixels" else name: tensor for name, tensor in stored.items()}  # as once called
     if stored.keys() != {"rows", "probabilities"} or not stored["rows"].numel():
@@ -287,6 +292,11 @@ def _self_test(network: nn.Module, bundle: Bundle) -> None:
             f"{bundle.folder / SELFTEST} holds rows {rows.shape} and probabilities {expected.shape}; expected "
             f"(n, {', '.join(map(str, bundle.input.size))}) and (n, {len(bundle.classes)}). Save the model again."
         )
+    return rows, expected
+
+
+def _self_test(network: nn.Module, bundle: Bundle) -> None:
+    rows, expected = selftest_examples(bundle)
     worst = float(np.abs(probabilities(network, rows, task=bundle.task) - expected).max())
     if not worst <= TOLERANCE:  # also where it is not a number
         raise BundleError(

@@ -23,6 +23,7 @@ VERBS = {
     "probe": "Fit linear heads on every stage of a source and show what each depth holds.",
     "rank": "Order several sources by what they hold for a dataset.",
     "plan": "Show what a fit would train and freeze, and what it would cost; trains nothing.",
+    "export": "Write a saved model as ONNX.",
     "report": "Write a run's report again.",
     "cache": "List, verify or clean the feature cache.",
     "pretrain": "Train a network to be a source.",

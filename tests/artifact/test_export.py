@@ -1,0 +1,143 @@
+"""An exported model gives the model's answers, in an interpreter that shares no code with PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+
+from conftest import CLASSES, Delivered  # type: ignore[import-not-found]
+from regraft.artifact import Classifier, Delivery, export, export_onnx, load, save
+from regraft.cache import Tap
+from regraft.cut import trace_source
+from regraft.data import Task, read, transform_for
+from regraft.data.decode import load_rows, pad
+from regraft.data.text import tokens_of
+from regraft.errors import BundleError
+from regraft.head import LinearHead
+from regraft.source import load_source
+from regraft.spec import Spec, TextSpec, spec_from_dict
+from regraft.testing import tiny_text_source, tiny_texts
+from regraft.tune import feature_width, full_network
+
+NUMBERS = Task("regression", (10.0, 20.0, 30.0), (1.0, 2.0, 3.0))
+
+
+def answers(path: Path, rows: np.ndarray) -> np.ndarray:
+    (found,) = ReferenceEvaluator(str(path)).run(None, {"rows": rows})
+    return np.asarray(found)
+
+
+def prepared(texts: list[str], spec: Spec) -> np.ndarray:
+    assert isinstance(spec, TextSpec)
+    return pad([np.array(tokens_of(spec)(text), np.int32) for text in texts], transform_for(spec))
+
+
+def metadata(path: Path) -> dict:
+    return json.loads({each.key: each.value for each in onnx.load(path).metadata_props}["regraft"])
+
+
+@pytest.fixture(scope="module")
+def exported(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_onnx(load(saved), tmp_path_factory.mktemp("exported") / "model.onnx")
+
+
+@pytest.mark.parametrize("n", [1, 5, 12])
+def test_probabilities_are_the_models_whatever_the_batch(saved: Path, exported: Path, delivered: Delivered, n: int):
+    rows = delivered.pixels[:n]
+    expected = load(saved).predict_proba(rows)
+    np.testing.assert_allclose(answers(exported, rows), expected, atol=1e-5)
+
+
+def test_the_file_says_how_examples_are_prepared(saved: Path, exported: Path):
+    told, model = metadata(exported), load(saved)
+    assert spec_from_dict(told["input"]) == model.bundle.input
+    assert (told["classes"], told["views"], told["digest"]) == (list(CLASSES), 1, model.bundle.digest)
+    assert Task.from_dict(told["task"]) == model.bundle.task
+
+
+def test_numbers_come_in_their_own_units(delivered: Delivered, tmp_path: Path):
+    model = load(delivered.save(tmp_path / "model", task=NUMBERS))
+    path = export_onnx(model, tmp_path / "numbers.onnx")
+    assert [output.name for output in onnx.load(path).graph.output] == ["values"]
+    expected = model.predict_values(delivered.pixels)
+    np.testing.assert_allclose(answers(path, delivered.pixels), expected, rtol=1e-5)
+
+
+def test_labels_are_told_one_by_one(delivered: Delivered, tmp_path: Path):
+    model = load(delivered.save(tmp_path / "model", task=Task("multilabel")))
+    path = export_onnx(model, tmp_path / "labels.onnx")
+    expected = model.predict_proba(delivered.pixels)
+    np.testing.assert_allclose(answers(path, delivered.pixels), expected, atol=1e-5)
+
+
+@pytest.fixture(params=["BertModel", "GPT2Model"])
+def of_texts(request: pytest.FixtureRequest, tmp_path: Path) -> Classifier:
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film"]
+    kind, sizes = {
+        "BertModel": ("bert", {"num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}),
+        "GPT2Model": ("gpt2", {"n_head": 2, "n_embd": 16, "n_positions": 48}),
+    }[request.param]
+    config = transformers.AutoConfig.for_model(kind, vocab_size=len(words), num_hidden_layers=2, **sizes)
+    getattr(transformers, request.param)(config).save_pretrained(tmp_path / "source")
+    tokenizer = transformers.BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
+    tokenizer.save_pretrained(tmp_path / "source")
+    source = load_source(str(tmp_path / "source"))
+    rows = prepared(["a good film", "a bad", "good bad a film"], source.input)
+    traced = trace_source(source)
+    taps = [Tap(traced.feature.name, 1)]
+    head = LinearHead.zeros(feature_width(traced, taps), 2)
+    torch.nn.init.normal_(head.weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    network = full_network(source, traced, taps, head)
+    return load(save(tmp_path / "model", Delivery(network, source, taps, ("no", "yes"), rows)))
+
+
+def test_texts_of_any_length_in_batches_of_any_size(of_texts: Classifier, tmp_path: Path):
+    path = export_onnx(of_texts, tmp_path / "texts.onnx")
+    for n_words in (1, 4, 17):
+        texts = ["a " * n_words, "good film " * n_words, "bad"][: 1 + n_words % 3]
+        rows = prepared(texts, of_texts.bundle.input)
+        np.testing.assert_allclose(answers(path, rows), of_texts.predict_proba(texts), atol=1e-5)
+
+
+def test_an_operator_that_onnx_lacks_is_told(tmp_path: Path):
+    source = tiny_text_source()
+    traced = trace_source(source)
+    taps = [Tap(traced.feature.name, 1)]
+    network = full_network(source, traced, taps, LinearHead.zeros(feature_width(traced, taps), 3))
+    rows = load_rows(read(tiny_texts(2)), transform_for(source.input))
+    model = load(save(tmp_path / "model", Delivery(network, source, taps, ("city", "forest", "sea"), rows)))
+    with pytest.raises(BundleError, match=r"only 4D query.*regraft predict"):
+        export_onnx(model, tmp_path / "texts.onnx")
+
+
+def test_what_is_there_is_not_overwritten(saved: Path, exported: Path):
+    before = exported.read_bytes()
+    with pytest.raises(BundleError, match=r"--out OTHER\.onnx"):
+        export_onnx(load(saved), exported)
+    assert exported.read_bytes() == before
+
+
+def test_a_file_that_would_answer_otherwise_is_not_written(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    translated: Callable = export._translated
+
+    def wrong(*given: object, **named: object) -> onnx.ModelProto:
+        proto = translated(*given, **named)
+        for tensor in proto.graph.initializer:
+            if tensor.name.endswith("head.bias"):
+                tensor.CopyFrom(onnx.numpy_helper.from_array(np.array([5, 0, 0], np.float32), tensor.name))
+        return proto
+
+    monkeypatch.setattr(export, "_translated", wrong)
+    with pytest.raises(BundleError, match="other answers"):
+        export_onnx(load(saved), tmp_path / "wrong.onnx")
+    assert not list(tmp_path.iterdir())
