@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from conftest import TINY  # type: ignore[import-not-found]
@@ -28,3 +32,23 @@ def test_export_writes_a_file_beside_the_model_and_never_over_another(run, model
     assert again.status == 2 and again.err.strip().endswith("--out OTHER.onnx")
     other = run("export", model, "--to", "onnx", "--trust-code", "--out", tmp_path / "new" / "other.onnx")
     assert other.status == 0 and str(tmp_path / "new" / "other.onnx") in other.out
+
+
+def test_serve_answers_like_predict_until_it_is_stopped(run, model, pictures):
+    words = [sys.executable, "-m", "regraft", "serve", str(model), "--port", "0", "--trust-code", "--json"]
+    served = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert served.stdout is not None
+        url = json.loads("".join(iter(served.stdout.readline, "}\n")) + "}")["url"]
+        names = sorted((pictures / "disc").iterdir())[:3]
+        answers = httpx.post(f"{url}/predict", files=[("file", (str(p), p.read_bytes())) for p in names]).json()
+        port = url.rpartition(":")[2]
+        taken = run("serve", model, "--port", port, "--trust-code")
+        served.send_signal(signal.SIGINT)
+        assert served.wait(30) == 0
+    finally:
+        served.kill()
+        told = served.communicate()[1]
+    assert told == ""
+    assert answers == json.loads(run("predict", model, *names, "--trust-code", "--json").out)
+    assert taken.status == 2 and taken.err.strip().endswith("--port 0")

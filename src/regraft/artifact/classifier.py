@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -20,14 +20,23 @@ from regraft.data import Dataset, Example, Preparation, Problem, decode, transfo
 from regraft.data.arrays import list_arrays
 from regraft.data.bad import BadExample
 from regraft.data.check import listed
-from regraft.data.locate import FileLocator, Locator
+from regraft.data.locate import BytesLocator, FileLocator, Locator
 from regraft.data.medium import MEDIA, Medium
 from regraft.data.text.opening import PairLocator, TextLocator
 from regraft.errors import DataError
 
 _LONGEST_NAME = 60  # characters of a text that stand for it
 
-One = str | Path | Image.Image | np.ndarray | tuple[str, str]
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that is in memory: its name, and the bytes of a picture, a text or a recording."""
+
+    name: str
+    content: bytes
+
+
+One = str | Path | Image.Image | np.ndarray | tuple[str, str] | Upload
 Inputs = One | Dataset | Iterable[One]
 
 
@@ -95,7 +104,7 @@ class Classifier:
             inputs: a file, a folder (every picture, text or recording below it), a Dataset, or a list of files and
                 folders. A model for pictures takes arrays (N, H, W), (N, H, W, C) or (N, C, H, W) with uint8 0..255 or
                 float 0..1, PIL images and lists of them and of single arrays too. To a model for texts a string is a
-                text, and a file is given as a Path; pairs are tuples.
+                text, and a file is given as a Path; pairs are tuples. A file in memory is an `Upload`.
             batch_size: examples per pass.
             on_bad: hears of every example that cannot be used, which is then left out.
 
@@ -117,6 +126,20 @@ class Classifier:
             return Prediction(name, label, float("nan"), (), values=tuple(task.natural(row).tolist()))
         held = tuple(one for one, p in zip(self.classes, plain, strict=True) if p > 0.5)
         return Prediction(name, label, float(np.maximum(row, 1 - row).min()), plain, labels=held)
+
+    def plain(self, prediction: Prediction) -> dict[str, Any]:
+        """A prediction of this model as plain values, as `regraft predict --json` and `regraft serve` write it."""
+        if self.bundle.task.numeric:
+            return {"name": prediction.name, "values": dict(zip(self.classes, prediction.values, strict=True))}
+        probabilities = dict(zip(self.classes, prediction.probabilities, strict=True))
+        if not self.bundle.task.one_of:
+            return {"name": prediction.name, "labels": list(prediction.labels), "probabilities": probabilities}
+        return {
+            "name": prediction.name,
+            "label": prediction.label,
+            "probability": prediction.probability,
+            "probabilities": probabilities,
+        }
 
     def predict_proba(self, inputs: Inputs, *, batch_size: int = 64) -> np.ndarray:
         """Probabilities of every class, or label, for every example.
@@ -239,6 +262,8 @@ def _located(inputs: object, medium: Medium) -> Iterator[tuple[str, Locator]]:
 
 def _one(i: int, one: object, medium: Medium) -> Iterator[tuple[str, Locator]]:
     match medium.modality, one:
+        case _, Upload(name, content):
+            yield name, BytesLocator(content)
         case "text", str():
             yield shorten(one, _LONGEST_NAME), TextLocator(one)
         case "text", (str(first), str(second)):

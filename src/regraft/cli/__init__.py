@@ -24,6 +24,7 @@ VERBS = {
     "rank": "Order several sources by what they hold for a dataset.",
     "plan": "Show what a fit would train and freeze, and what it would cost; trains nothing.",
     "export": "Write a saved model as ONNX.",
+    "serve": "Answer over HTTP with a saved model.",
     "report": "Write a run's report again.",
     "cache": "List, verify or clean the feature cache.",
     "pretrain": "Train a network to be a source.",

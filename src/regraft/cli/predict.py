@@ -37,7 +37,7 @@ def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: b
     given = [one if texts and not _is_there(one) else Path(one) for one in inputs]
     found = model.predict(given, on_bad=bad.append)
     if as_json:
-        print_result([_facts(one, model) for one in found])
+        print_result([model.plain(one) for one in found])
     else:
         table_console().print(_table(found, model))
     if bad:
@@ -70,17 +70,3 @@ def _table(found: list[Prediction], model: Classifier) -> Table:
     for one in found:
         shown.add_row(one.name, one.label, f"{one.probability:.3f}")
     return shown
-
-
-def _facts(one: Prediction, model: Classifier) -> dict[str, object]:
-    if model.bundle.task.numeric:
-        return {"name": one.name, "values": dict(zip(model.classes, one.values, strict=True))}
-    probabilities = dict(zip(model.classes, map(float, one.probabilities), strict=True))
-    if not model.bundle.task.one_of:
-        return {"name": one.name, "labels": list(one.labels), "probabilities": probabilities}
-    return {
-        "name": one.name,
-        "label": one.label,
-        "probability": float(one.probability),
-        "probabilities": probabilities,
-    }

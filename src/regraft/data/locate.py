@@ -46,6 +46,16 @@ class FileLocator:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BytesLocator:
+    """An encoded example that is in memory anyway."""
+
+    encoded: bytes
+
+    def content(self) -> bytes:
+        return self.encoded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ArrayLocator:
     """A row of an array that is in memory anyway: uint8 (N, H, W) or (N, H, W, C)."""
 
