@@ -9,9 +9,9 @@ import regraft
 
 SRC = Path(regraft.__file__).parent
 ORDER = [
-    "started", "errors", "spec", "digest", "registry", "values", "run", "data", "source", "cut", "cache", "head",
-    "probe", "tune", "search", "evidence", "artifact", "pretrain", "engine", "job", "transfer", "estimator", "cli",
-    "testing",
+    "started", "errors", "offline", "spec", "digest", "registry", "values", "run", "data", "source", "cut", "cache",
+    "head", "probe", "tune", "search", "evidence", "artifact", "pretrain", "engine", "job", "transfer", "estimator",
+    "cli", "testing",
 ]  # fmt: skip
 # An optional package and the one file of a stage that may import it.
 ADAPTERS = {
@@ -20,7 +20,7 @@ ADAPTERS = {
     "transformers": ("source/transformers/hub.py", "data/audio/extractor.py", "tune/lora.py"),
     "soundfile": ("data/audio/sound.py",),
     "soxr": ("data/audio/transform.py",),
-    "huggingface_hub": ("source/transformers/hub.py",),
+    "huggingface_hub": ("data/hub.py", "source/transformers/hub.py"),
     "onnx": ("source/onnx/file.py", "artifact/export.py"),
     "onnxscript": ("artifact/export.py",),
     "starlette": ("artifact/serve.py",),

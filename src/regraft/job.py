@@ -97,7 +97,7 @@ class Setting(Inputs):
     """What is looked at, and what the work is done with; the flags that several commands share.
 
     Args:
-        data: a folder, a file, or "digits".
+        data: a folder, a file, "hub:OWNER/NAME", or "digits".
         source: URIs of pretrained networks.
         arch: the architecture that bare weights belong to; of one among several sources "URI=ARCH".
         per_class: training examples of each class; None keeps all.

@@ -128,7 +128,7 @@ def test_a_misspelt_path_shows_near_names(photos: Path):
     assert "'digits'" in _message("digit")
 
 
-@pytest.mark.parametrize("where", ["hub:cifar10", "https://example.org/photos.zip"])
+@pytest.mark.parametrize("where", ["s3:photos", "https://example.org/photos.zip"])
 def test_unknown_schemes_are_explained(where: str):
     message = _message(where)
     assert "not read from" in message and "Parquet" in message and message.endswith("read('my_data')")

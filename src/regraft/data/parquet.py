@@ -149,23 +149,23 @@ def list_parquet(path: Path, modality: Modality | None = None, kind: Kind | None
 
 
 def list_parquet_folder(root: Path, modality: Modality | None = None, kind: Kind | None = None) -> Listing:
-    """Every row of a folder's Parquet files; a split column comes before a split in a file's name."""
+    """Every row of a folder's Parquet files; a split column comes before a split in the name of a file or folder."""
     listing, cache, columns = Listing(root.name, kind=kind), BlockCache(), None
     for path in parquet_files(root):
-        from_stem = _SPLIT_IN_STEM.match(path.stem)
-        default = SPLIT_NAMES[from_stem[1].lower()] if from_stem else None
+        named = _SPLIT_IN_STEM.match(path.stem) or _SPLIT_IN_STEM.fullmatch(path.parent.name)
+        default = SPLIT_NAMES[named[1].lower()] if named else None
         columns = _list_file(path, cache, listing, default, modality or (columns and columns.modality))
     return finish(listing, columns)
 
 
 def parquet_files(root: Path) -> list[Path]:
-    """The Parquet files of a folder, or of the one folder below it that has any."""
+    """The Parquet files of a folder, or of the one folder below it that has any, or of its split folders."""
     here = sorted(root.glob("*.parquet"))
     if here:
         return here
     below = sorted(root.glob("*/*.parquet"))
     folders = sorted({path.parent.name for path in below})
-    if len(folders) > 1:
+    if len(folders) > 1 and not all(name.lower() in SPLIT_NAMES for name in folders):
         raise DataError(
             f"{root} has Parquet files in several folders ({', '.join(folders)}). "
             f"Expected one dataset: read({str(root / folders[0])!r})"

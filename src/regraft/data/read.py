@@ -13,6 +13,7 @@ from regraft.data.check import fatal, listed, notes, unusable
 from regraft.data.dataset import Dataset, Example, Problem
 from regraft.data.examine import Seen, examine
 from regraft.data.folder import list_folder
+from regraft.data.hub import HUB, hub_folder, hub_name
 from regraft.data.listing import Listing, Row
 from regraft.data.medium import MEDIA
 from regraft.data.parquet import list_parquet, list_parquet_folder, parquet_files
@@ -42,7 +43,8 @@ def read(
     Args:
         where: a folder `root/{train,val,test}/CLASS/*` or `root/CLASS/*`; a .csv, .tsv, .jsonl or .parquet file
             with a column of pictures, texts, pairs of texts, recordings or paths, a label column and perhaps a
-            split column; a folder of .parquet files; "digits" (scikit-learn's); arrays (X, y) with X uint8 or
+            split column; a folder of .parquet files; "hub:OWNER/NAME" (a set of the Hugging Face hub, as
+            `hub_folder` takes it); "digits" (scikit-learn's); arrays (X, y) with X uint8 or
             float 0..1, (N, H, W), (N, H, W, C) or (N, C, H, W); or lists (texts, labels) or (files, labels).
         skip_bad: leave out what cannot be used, and list it in `Dataset.problems`, instead of raising.
         val_fraction: drawn for validation, of what came without a split or as training, if none was given.
@@ -103,6 +105,10 @@ def _list(where: str | Path | Arrays, modality: Modality | None, task: Kind | No
         return _filled(list_arrays(*where, kind=task), "the arrays", "one label for each example: read((X, y))")
     if str(where) == "digits":
         return list_digits()
+    if isinstance(where, str) and where.startswith(HUB):
+        listing = list_parquet_folder(hub_folder(where), modality, task)
+        listing.name = hub_name(where)
+        return listing
     path = Path(where).expanduser()
     if not path.exists():
         raise _absent(str(where), path)
@@ -144,7 +150,7 @@ def _absent(where: str, path: Path) -> DataError:
     scheme = re.match(r"([a-z][a-z0-9+]+):", where)
     if scheme:
         return DataError(
-            f"{where!r}: data is not read from {scheme[1]}: yet. Download it as a folder of class folders "
+            f"{where!r}: data is not read from {scheme[1]}:, only from hub:. Download it as a folder of class folders "
             "or as Parquet files, then read the folder: read('my_data')"
         )
     beside = sorted(f.name for f in path.parent.iterdir()) if path.parent.is_dir() else []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
-import os
 import re
 import shutil
 import sys
@@ -28,6 +27,7 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedCol
 
 from regraft.digest import digest_bytes, digest_file
 from regraft.errors import SourceError
+from regraft.offline import is_offline
 
 _BLOCK = 1 << 20
 _ATTEMPTS = 5
@@ -49,11 +49,6 @@ class Address:
     url: str
     sha256: str
     path: Path
-
-
-def is_offline() -> bool:
-    """Whether $REGRAFT_OFFLINE forbids the network."""
-    return os.environ.get("REGRAFT_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
 
 
 def address(url: str) -> Address:

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from regraft.errors import MissingExtra, SourceError, closest, first_line
+from regraft.offline import is_offline
 from regraft.source.arch import ARCHITECTURES, build
-from regraft.source.download import is_offline
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
 from regraft.source.transformers.hub import kept_file

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from regraft.errors import MissingExtra, SourceError, first_line
-from regraft.source.download import is_offline
+from regraft.offline import is_offline
 from regraft.source.files import read_json
 
 _FILES = (
