@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.artifact import Delivery, Results, save
+from regraft.artifact import Classifier, Delivery, Results, load, save
 from regraft.cache import Tap
-from regraft.cut import trace
-from regraft.data import CLASSIFICATION, Task
+from regraft.cut import trace, trace_source
+from regraft.data import CLASSIFICATION, Task, read, transform_for
+from regraft.data.decode import load_rows
 from regraft.head import LinearHead
 from regraft.source import Source
-from regraft.testing import tiny_images, tiny_source
+from regraft.testing import tiny_images, tiny_source, tiny_text_source, tiny_texts
 from regraft.tune import Network, feature_width, full_network
 
 CLASSES = ("disc", "square", "cross")
@@ -77,3 +78,20 @@ def saved(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Pat
         evidence=evidence,
         dataset="shapes",
     )
+
+
+def deliver_texts(source: Source, rows: np.ndarray, classes: Sequence[str], folder: Path) -> Classifier:
+    """A saved and loaded model of texts with a random head on the last features."""
+    traced = trace_source(source)
+    taps = [Tap(traced.feature.name, 1)]
+    head = LinearHead.zeros(feature_width(traced, taps), len(classes))
+    torch.nn.init.normal_(head.weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    return load(save(folder, Delivery(full_network(source, traced, taps, head), source, taps, classes, rows)))
+
+
+@pytest.fixture(scope="session")
+def of_tiny_texts(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A model of three topics."""
+    source = tiny_text_source()
+    rows = load_rows(read(tiny_texts(2)), transform_for(source.input))
+    return deliver_texts(source, rows, ("city", "forest", "sea"), tmp_path_factory.mktemp("texts") / "model")

@@ -9,22 +9,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx.reference import ReferenceEvaluator
 
-from conftest import CLASSES, Delivered  # type: ignore[import-not-found]
-from regraft.artifact import Classifier, Delivery, export, export_onnx, load, save
-from regraft.cache import Tap
-from regraft.cut import trace_source
-from regraft.data import Task, read, transform_for
-from regraft.data.decode import load_rows, pad
+from conftest import CLASSES, Delivered, deliver_texts  # type: ignore[import-not-found]
+from regraft.artifact import Classifier, export, export_onnx, load
+from regraft.data import Task, transform_for
+from regraft.data.decode import pad
 from regraft.data.text import tokens_of
 from regraft.errors import BundleError
-from regraft.head import LinearHead
 from regraft.source import load_source
 from regraft.spec import Spec, TextSpec, spec_from_dict
-from regraft.testing import tiny_text_source, tiny_texts
-from regraft.tune import feature_width, full_network
 
 NUMBERS = Task("regression", (10.0, 20.0, 30.0), (1.0, 2.0, 3.0))
 
@@ -91,12 +85,7 @@ def of_texts(request: pytest.FixtureRequest, tmp_path: Path) -> Classifier:
     tokenizer.save_pretrained(tmp_path / "source")
     source = load_source(str(tmp_path / "source"))
     rows = prepared(["a good film", "a bad", "good bad a film"], source.input)
-    traced = trace_source(source)
-    taps = [Tap(traced.feature.name, 1)]
-    head = LinearHead.zeros(feature_width(traced, taps), 2)
-    torch.nn.init.normal_(head.weight, std=0.3, generator=torch.Generator().manual_seed(1))
-    network = full_network(source, traced, taps, head)
-    return load(save(tmp_path / "model", Delivery(network, source, taps, ("no", "yes"), rows)))
+    return deliver_texts(source, rows, ("no", "yes"), tmp_path / "model")
 
 
 def test_texts_of_any_length_in_batches_of_any_size(of_texts: Classifier, tmp_path: Path):
@@ -107,15 +96,9 @@ def test_texts_of_any_length_in_batches_of_any_size(of_texts: Classifier, tmp_pa
         np.testing.assert_allclose(answers(path, rows), of_texts.predict_proba(texts), atol=1e-5)
 
 
-def test_an_operator_that_onnx_lacks_is_told(tmp_path: Path):
-    source = tiny_text_source()
-    traced = trace_source(source)
-    taps = [Tap(traced.feature.name, 1)]
-    network = full_network(source, traced, taps, LinearHead.zeros(feature_width(traced, taps), 3))
-    rows = load_rows(read(tiny_texts(2)), transform_for(source.input))
-    model = load(save(tmp_path / "model", Delivery(network, source, taps, ("city", "forest", "sea"), rows)))
+def test_an_operator_that_onnx_lacks_is_told(of_tiny_texts: Classifier, tmp_path: Path):
     with pytest.raises(BundleError, match=r"only 4D query.*regraft predict"):
-        export_onnx(model, tmp_path / "texts.onnx")
+        export_onnx(of_tiny_texts, tmp_path / "texts.onnx")
 
 
 def test_what_is_there_is_not_overwritten(saved: Path, exported: Path):

@@ -15,14 +15,8 @@ import uvicorn
 from PIL import Image
 
 from conftest import CLASSES, Delivered  # type: ignore[import-not-found]
-from regraft.artifact import Classifier, Delivery, Upload, application, load, save
-from regraft.cache import Tap
-from regraft.cut import trace_source
-from regraft.data import Task, read, transform_for
-from regraft.data.decode import load_rows
-from regraft.head import LinearHead
-from regraft.testing import tiny_text_source, tiny_texts
-from regraft.tune import feature_width, full_network
+from regraft.artifact import Classifier, Upload, application, load
+from regraft.data import Task
 
 
 @contextmanager
@@ -120,25 +114,14 @@ def test_numbers_and_labels(delivered: Delivered, tmp_path: Path, pictures: list
     assert set(answer) == {"name", "labels", "probabilities"}
 
 
-@pytest.fixture(scope="module")
-def of_texts(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    source = tiny_text_source()
-    traced = trace_source(source)
-    taps = [Tap(traced.feature.name, 1)]
-    network = full_network(source, traced, taps, LinearHead.zeros(feature_width(traced, taps), 3))
-    rows = load_rows(read(tiny_texts(2)), transform_for(source.input))
-    delivery = Delivery(network, source, taps, ("city", "forest", "sea"), rows)
-    return load(save(tmp_path_factory.mktemp("texts") / "model", delivery))
-
-
-def test_texts_come_as_json_or_as_files_and_name_no_file(of_texts: Classifier):
+def test_texts_come_as_json_or_as_files_and_name_no_file(of_tiny_texts: Classifier):
     texts = ["city street tram", "/etc/passwd", "roof"]
-    with served(of_texts) as client:
+    with served(of_tiny_texts) as client:
         answers = client.post("/predict", json={"inputs": texts}).json()
         (of_file,) = client.post("/predict", files={"file": ("a.txt", b"city street tram")}).json()
         wrong = [client.post("/predict", json=body) for body in ({"texts": texts}, {"inputs": "a"}, {"inputs": [3]})]
         broken = client.post("/predict", content=b"{", headers={"content-type": "application/json"})
-    expected = of_texts.predict_proba(texts)
+    expected = of_tiny_texts.predict_proba(texts)
     np.testing.assert_allclose([list(one["probabilities"].values()) for one in answers], expected, atol=1e-6)
     assert of_file["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=1e-6)
     for answer in (*wrong, broken):
