@@ -169,7 +169,7 @@ def test_the_search_takes_less_time_where_there_is_less_to_win_or_to_learn_from(
     clock, all_of_it = Clock(time.monotonic()), 1e6  # LEAST_SECONDS of these tests
     assert explore.seconds_for(clock, wrong=0.5, rows=1000) == pytest.approx(all_of_it)
     assert explore.seconds_for(clock, wrong=0.125, rows=1000) == pytest.approx(all_of_it / 2)
-    assert explore.seconds_for(clock, wrong=0.5, rows=32) == pytest.approx(all_of_it / 2)
+    assert explore.seconds_for(clock, wrong=0.5, rows=48) == pytest.approx(all_of_it / 2)
     limited = Clock(time.monotonic(), limit=100.0)
     assert explore.seconds_for(limited, wrong=0.125, rows=16) == pytest.approx(100.0, abs=1.0)  # asked for, so taken
 

@@ -29,7 +29,7 @@ LEAST_SECONDS = 20.0
 _WORTH_ALL = 0.25
 # Little data, freeze more: training learns from what the probe gets wrong. Where that is fewer of the training examples
 # than these, the search takes as much less time.
-_ENOUGH_WRONG = 32
+_ENOUGH_WRONG = 48
 SHORT = 0.25  # of the updates, in the first round
 KEPT = 3  # one in so many goes on
 
