@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,12 @@ def test_probabilities_are_the_models_whatever_the_batch(saved: Path, exported: 
     np.testing.assert_allclose(answers(exported, rows), expected, atol=1e-5)
 
 
+def test_a_model_that_kept_one_example_takes_any_number(delivered: Delivered, tmp_path: Path):
+    one = replace(delivered, pixels=delivered.pixels[:1]).save(tmp_path / "model")
+    path = export_onnx(load(one), tmp_path / "model.onnx")
+    np.testing.assert_allclose(answers(path, delivered.pixels), load(one).predict_proba(delivered.pixels), atol=1e-5)
+
+
 def test_the_file_says_how_examples_are_prepared(saved: Path, exported: Path):
     told, model = metadata(exported), load(saved)
     assert spec_from_dict(told["input"]) == model.bundle.input
@@ -84,7 +91,7 @@ def of_texts(request: pytest.FixtureRequest, tmp_path: Path) -> Classifier:
     tokenizer = transformers.BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
     tokenizer.save_pretrained(tmp_path / "source")
     source = load_source(str(tmp_path / "source"))
-    rows = prepared(["a good film", "a bad", "good bad a film"], source.input)
+    rows = prepared(["a", "bad", "good"], source.input)  # as many as tokens: two sizes all the same
     return deliver_texts(source, rows, ("no", "yes"), tmp_path / "model")
 
 

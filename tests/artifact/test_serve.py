@@ -120,9 +120,10 @@ def test_texts_come_as_json_or_as_files_and_name_no_file(of_tiny_texts: Classifi
         answers = client.post("/predict", json={"inputs": texts}).json()
         (of_file,) = client.post("/predict", files={"file": ("a.txt", b"city street tram")}).json()
         wrong = [client.post("/predict", json=body) for body in ({"texts": texts}, {"inputs": "a"}, {"inputs": [3]})]
-        broken = client.post("/predict", content=b"{", headers={"content-type": "application/json"})
+        kind = {"content-type": "application/json"}
+        broken = [client.post("/predict", content=body, headers=kind) for body in (b"{", b"[" * 100_000, b"\xff")]
     expected = of_tiny_texts.predict_proba(texts)
     np.testing.assert_allclose([list(one["probabilities"].values()) for one in answers], expected, atol=1e-6)
     assert of_file["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=1e-6)
-    for answer in (*wrong, broken):
+    for answer in (*wrong, *broken):
         assert answer.status_code == 400 and '{\\"inputs\\":' in answer.text

@@ -1,6 +1,6 @@
 """A saved model as one ONNX file, for programs without Python, PyTorch or regraft.
 
-    input   "rows", prepared examples: of pictures uint8 (B, C, H, W), resized and cropped; of texts int64 (B, T), token
+    input   "rows", prepared examples: of pictures uint8 (B, C, H, W), resized and cropped; of texts int32 (B, T), token
             numbers, padded with -1; of recordings as the input's spec says. B is free, and so is T.
     output  "probabilities" (B, K) of classes or labels, or "values" (B, K), numbers in their own units
     metadata "regraft": JSON with input (the spec of the preparation), classes, task, views, and digest of the weights
@@ -25,6 +25,7 @@ from torch import nn
 
 from regraft.artifact.bundle import TOLERANCE, VERSION, selftest_examples
 from regraft.artifact.classifier import Classifier
+from regraft.cut.graph import inputs_of
 from regraft.data import Task
 from regraft.errors import BundleError, MissingExtra, first_line
 from regraft.run import write_atomic
@@ -98,8 +99,8 @@ def _translated(answering: Answering, rows: torch.Tensor, *, ragged: bool) -> An
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's, about its own parts
             program = torch.onnx.export(
-                answering, (rows,), dynamo=True, verbose=False, dynamic_shapes=(free,), input_names=["rows"],
-                output_names=[output],
+                answering, inputs_of(rows, ragged=ragged)[0], dynamo=True, verbose=False, dynamic_shapes=(free,),
+                input_names=["rows"], output_names=[output],
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
         raise BundleError(f"PyTorch cannot write this network as ONNX ({_root(error)}). {_INSTEAD}") from error

@@ -179,7 +179,7 @@ def _texts(body: bytes, modality: Modality) -> Sequence[One]:
         )
     try:
         given = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Refused(400, f"the request is not JSON ({error}). {expected}") from error
     inputs = given.get("inputs") if isinstance(given, dict) else None
     if not isinstance(inputs, list):
