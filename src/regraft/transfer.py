@@ -54,7 +54,7 @@ from regraft.tune import Recipe, check_cuts
 SELF_TEST = 8  # examples kept in the bundle
 # Of a time limit, how much is for finding what to deliver; quick controls then take as long again.
 SEARCH_SHARE = {"off": 0.9, "quick": 0.45, "full": 0.2}
-CONTROLS_UNTIL = 0.97  # of a time limit
+CONTROLS_UNTIL, FOR_THE_REPORT = 0.97, 3.0  # of a time limit, and seconds before its end
 RUNS = "controls"  # control runs that ended, until evidence.json holds them
 
 
@@ -179,8 +179,8 @@ def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, cloc
 
 def _prove(job: Job, folder: RunFolder, case: Case) -> dict[str, Any]:
     """The content of evidence.json; stopped, it leaves a report of what there is."""
-    if job.evidence != "off":
-        folder.say(f"The model is saved. Controls take about {expected_seconds(case, job.evidence):.0f} s more.")
+    if seconds := expected_seconds(case, job.evidence):
+        folder.say(f"The model is saved. Controls take about {seconds:.0f} s more.")
     keys = case.data.split("test").keys
     try:
         if job.evidence == "full":
@@ -192,8 +192,10 @@ def _prove(job: Job, folder: RunFolder, case: Case) -> dict[str, Any]:
 
 
 def _left_for_controls(clock: Clock) -> float | None:
-    """Seconds of the time limit that full controls may take; the report needs a few of them."""
-    return None if clock.limit is None else max(0.0, CONTROLS_UNTIL * clock.limit - clock.spent)
+    """Seconds of the time limit that controls may take; the report needs a few of them."""
+    if clock.limit is None:
+        return None
+    return max(0.0, min(CONTROLS_UNTIL * clock.limit, clock.limit - FOR_THE_REPORT) - clock.spent)
 
 
 def _pool(job: Job, chosen: Trial) -> Dataset:

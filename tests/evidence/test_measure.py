@@ -159,9 +159,14 @@ class _Clock:
         self.now += seconds
 
 
-@pytest.mark.parametrize("draw", [0.5, 1.9, 3.0, 6.0, 9.4])
+@pytest.mark.parametrize(
+    ("seconds", "limit", "draw"),
+    [(10.0, None, 0.5), (10.0, None, 1.9), (10.0, None, 3.0), (10.0, None, 6.0), (10.0, None, 9.4), (30.0, 10.0, 1.9)],
+)
 @pytest.mark.parametrize("slower", [1.0, 3.0])
-def test_controls_take_no_longer_than_the_fit_did(draw: float, slower: float, case: Case, monkeypatch):
+def test_controls_take_no_longer_than_the_fit_did_nor_than_a_limit_leaves(
+    seconds: float, limit: float | None, draw: float, slower: float, case: Case, monkeypatch
+):
     """Ten seconds for everything, whatever a draw costs, and even if updates take thrice the time foreseen."""
     clock, evaluation, step, made = _Clock(), 0.2, 0.05, []
     monkeypatch.setattr(controls, "time", clock)
@@ -180,12 +185,24 @@ def test_controls_take_no_longer_than_the_fit_did(draw: float, slower: float, ca
 
     monkeypatch.setattr(controls, "on_fresh_weights", fresh)
     monkeypatch.setattr(controls, "from_scratch", scratch)
-    found = measure(replace(case, seconds=10.0), "quick")
+    found = measure(replace(case, seconds=seconds, time_limit=limit), "quick")
     assert clock.now <= 10.0 + 1e-9
     draws = next(c["runs"] for c in found["controls"] if c["name"] == "fresh weights")
     assert draws == {0.5: 5, 1.9: 2, 3.0: 1, 6.0: 1, 9.4: 1}[draw]
     assert ("scratch" in found["rests_on"]) == any(done >= controls.LEAST_SHARE * 800 for done in made)
     assert bool(made) == (draw < 9)
+
+
+@pytest.mark.parametrize("level", ["quick", "full"])
+def test_where_a_limit_is_all_but_over_nothing_more_is_begun(level: controls.Level, case: Case, monkeypatch):
+    monkeypatch.setattr(controls, "on_fresh_weights", None)
+    features = replace(case.chosen.prospect.features.tally, seconds=2.0)
+    monkeypatch.setattr(case.chosen.prospect.features, "tally", features)
+    short = replace(case, time_limit=1.0)
+    assert controls.expected_seconds(short, level) == 0.0
+    found = measure(short, level)
+    assert (found["level"], found["rests_on"]) == ("off", measure(case, "off")["rests_on"])
+    assert "no control with the same network was run" in found["sentence"]
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(1e9, 9 * 2 - 1 + 9), (40.0, 17 + 1), (12.0, 9)])

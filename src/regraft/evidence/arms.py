@@ -50,7 +50,7 @@ class Case:
         seconds: that the fit took.
         means: seed, device, listener, cache.
         pool: the examples with all labelled ones for training, of which the fit may have used a part.
-        time_limit: seconds that a full measurement may take; None is as many as it needs.
+        time_limit: seconds that the measurement may take; None is as many as it needs.
     """
 
     chosen: Trial

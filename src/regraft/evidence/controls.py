@@ -30,8 +30,9 @@ def measure(case: Case, level: Level, store: RunStore | None = None) -> dict[str
 
     Args:
         case: the delivered model.
-        level: "off" runs only the trivial controls; "quick" the same procedure on fresh weights and training from
-            scratch, in no more than the time of the fit; "full" several seeds of everything, and curves over labels.
+        level: "off", or a time limit that is all but over, runs only the trivial controls; "quick" the same procedure
+            on fresh weights and training from scratch, in no more than the time of the fit, or what a time limit
+            leaves; "full" several seeds of everything, and curves over labels.
         store: where runs that end are kept, so that an interrupted measurement goes on.
 
     Returns:
@@ -40,14 +41,15 @@ def measure(case: Case, level: Level, store: RunStore | None = None) -> dict[str
     began = time.perf_counter()
     trivial = trivial_controls(case.chosen, case.means.seed)
     pretrained = case.chosen.plan.recipe.weights != "random"
-    if level == "off" or not pretrained:  # a model without pretrained weights has nothing to be matched
+    # A model without pretrained weights has nothing to be matched.
+    if level == "off" or not pretrained or _too_short(case):
         found = against_trivial(case.correct, trivial, pretrained=pretrained, seed=case.means.seed)
         return {"level": "off", **found}
     store = store or RunStore(None)
-    if level == "quick":
-        runs = _quick(case, store, began + QUICK_SHARE * case.seconds)
-        return {"level": level, **evidence(runs, case.n_train, trivial)}
     limit = math.inf if case.time_limit is None else case.time_limit
+    if level == "quick":
+        runs = _quick(case, store, began + min(QUICK_SHARE * case.seconds, limit))
+        return {"level": level, **evidence(runs, case.n_train, trivial)}
     runs = _full(case, store, began + (1 - DEPTH_SHARE) * limit)
     found = evidence(runs, case.n_train, trivial, remedy="a longer --time-limit")
     return {"level": level, **found, "depth": depth_effects(case, store, began + limit)}
@@ -55,10 +57,17 @@ def measure(case: Case, level: Level, store: RunStore | None = None) -> dict[str
 
 def expected_seconds(case: Case, level: Level) -> float:
     """About how long `measure` will take, from how long the fit took."""
-    if level != "full":
-        return case.seconds if level == "quick" else 0.0
-    wanted = SEEDS * len(_sizes(case)) * (case.seconds + scratch_pace(case).seconds)
+    if level == "off" or _too_short(case):
+        return 0.0
+    wanted = case.seconds
+    if level == "full":
+        wanted = SEEDS * len(_sizes(case)) * (case.seconds + scratch_pace(case).seconds)
     return wanted if case.time_limit is None else min(wanted, case.time_limit)
+
+
+def _too_short(case: Case) -> bool:
+    """Whether a time limit leaves less than the frozen pass alone takes, with which every draw begins."""
+    return case.time_limit is not None and case.time_limit < case.chosen.prospect.features.tally.seconds
 
 
 def _quick(case: Case, store: RunStore, until: float) -> list[RawRun]:
