@@ -162,7 +162,8 @@ def test_without_a_limit_the_search_says_how_long_it_gives_itself(
     for patience in ("PATIENCE", "PATIENCE_WITH_MANY", "LEAST_SECONDS"):
         monkeypatch.setattr(explore, patience, 0.0)
     decision = search(prospect, means, tmp_path)
-    assert "the time: 0 s, which the search gives itself without a --time-limit." in decision.why[-1]
+    assert "the time: 0 s, which the search gives itself where the probe gets about" in decision.why[-1]
+    assert decision.why[-1].endswith("training examples wrong. --time-limit 5m gives it more.")
 
 
 def test_the_search_takes_less_time_where_there_is_less_to_win_or_to_learn_from() -> None:

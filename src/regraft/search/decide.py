@@ -55,7 +55,7 @@ def decide(
         trial = _carry_out(recipe, prospect, n_classes, means, folder, clock)
         return Decision(trial, (trial,), (why_recipe(trial),))
     probe = probe_trial(prospect, RECIPES["probe"], n_classes)
-    no_time = why_no_time(seconds_beyond(probe, clock), limited=clock.limit is not None)
+    no_time = why_no_time(seconds_beyond(probe, clock), probe, limited=clock.limit is not None)
     tuned = explore(probe, means, folder=folder, clock=clock)
     chosen, reasons = _choose(probe, tuned, means, no_time)
     return Decision(chosen, (probe, *tuned), (why_probe(prospect), *reasons))

@@ -37,10 +37,14 @@ def why_trained(trial: Trial, gained: Gain) -> str:
     return f"{trial.name}: {gained} over the probe on validation{_averaged(trial)}, in {trial.seconds:.0f} s."
 
 
-def why_no_time(seconds: float, *, limited: bool) -> str:
-    """That training was not begun, and for how much time."""
-    whose = "what --time-limit leaves for it" if limited else "which the search gives itself without a --time-limit"
-    return f"no training was expected to fit the time: {seconds:.0f} s, {whose}"
+def why_no_time(seconds: float, probe: Trial, *, limited: bool) -> str:
+    """That training was not begun, for how much time, and why it was no more."""
+    none = f"no training was expected to fit the time: {seconds:.0f} s"
+    if limited:
+        return f"{none}, what --time-limit leaves for it"
+    rows = len(probe.prospect.features.labels("train"))
+    wrong = f"about {round((1 - probe.val_accuracy) * rows)} of {rows} training examples"
+    return f"{none}, which the search gives itself where the probe gets {wrong} wrong. --time-limit 5m gives it more"
 
 
 def why_chosen(tuned: Trial, gained: Gain) -> str:
