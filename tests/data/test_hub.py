@@ -142,8 +142,9 @@ def test_pictures_with_their_splits_and_class_names(asked: list[str]):
     assert not any("README" in path and "resolve" in path for path in asked)  # nothing that is not needed
 
 
+@pytest.mark.parametrize("forbidden_by", ["REGRAFT_OFFLINE", "HF_HUB_OFFLINE"])
 def test_a_second_time_nothing_is_downloaded_and_without_a_network_it_is_still_there(
-    asked: list[str], monkeypatch: pytest.MonkeyPatch
+    forbidden_by: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     first = read("hub:me/pictures")
     before = len(asked)
@@ -154,7 +155,10 @@ def test_a_second_time_nothing_is_downloaded_and_without_a_network_it_is_still_t
         raise AssertionError("a connection was asked for")
 
     monkeypatch.setattr(socket.socket, "connect", connect)
-    monkeypatch.setenv("REGRAFT_OFFLINE", "1")
+    if forbidden_by == "REGRAFT_OFFLINE":
+        monkeypatch.setenv("REGRAFT_OFFLINE", "1")
+    else:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read once, when the package is imported
     assert [e.key for e in read("hub:me/pictures").examples] == [e.key for e in first.examples]
     part = next(Path(constants.HF_HUB_CACHE).rglob("snapshots/*/data/train-00001-of-00002.parquet"))
     part.unlink()  # as after a download that was killed

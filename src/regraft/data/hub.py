@@ -59,9 +59,7 @@ def hub_folder(where: str) -> Path:
         raise
     except Exception as error:  # the hub's, HTTP's and the file system's errors of several libraries
         raise _unreachable(where, place, first_line(error)) from error
-    nowhere = (
-        "nothing of it is on this machine" if is_offline() else "it has no Parquet files, nor has the hub made any"
-    )
+    nowhere = "nothing of it is on this machine" if _alone(hub) else "it has no Parquet files, nor has the hub made any"
     raise _unreachable(where, place, nowhere)
 
 
@@ -85,9 +83,14 @@ def _hub() -> ModuleType:
     return huggingface_hub
 
 
+def _alone(hub: ModuleType) -> bool:
+    """Whether the network is forbidden, by us or by the hub's own variable."""
+    return is_offline() or hub.constants.HF_HUB_OFFLINE
+
+
 def _parquet_files(hub: ModuleType, place: _Place, revision: str | None) -> list[str]:
     """Paths inside the repository; without the network those that are here."""
-    if not is_offline():
+    if not _alone(hub):
         try:
             names = hub.HfApi().list_repo_files(place.repository, repo_type="dataset", revision=revision)
         except hub.errors.RevisionNotFoundError:
@@ -116,7 +119,7 @@ def _fetched(hub: ModuleType, place: _Place, revision: str | None, files: list[s
             repo_type="dataset",
             revision=revision,
             allow_patterns=files,
-            local_files_only=is_offline(),
+            local_files_only=_alone(hub),
         )
     )
 
