@@ -32,6 +32,9 @@ def test_export_writes_a_file_beside_the_model_and_never_over_another(run, model
     assert again.status == 2 and again.err.strip().endswith("--out OTHER.onnx")
     other = run("export", model, "--to", "onnx", "--trust-code", "--out", tmp_path / "new" / "other.onnx")
     assert other.status == 0 and str(tmp_path / "new" / "other.onnx") in other.out
+    dotted = model.rename(model.with_name("model.v2"))
+    assert run("export", dotted, "--to", "onnx", "--trust-code").status == 0
+    assert dotted.with_name("model.v2.onnx").is_file()
 
 
 def test_serve_answers_like_predict_until_it_is_stopped(run, model, pictures):

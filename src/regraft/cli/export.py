@@ -24,7 +24,8 @@ def command(model_dir: Path, to: str, out: Path | None, trust_code: bool, as_jso
     metadata says.
     """
     model = load(model_dir, trust_code=trust_code)
-    path = export_onnx(model, out or model_dir.absolute().with_suffix(f".{to}"))
+    beside = model_dir.absolute()
+    path = export_onnx(model, out or beside.with_name(f"{beside.name}.{to}"))
     if as_json:
         print_result({"file": str(path), "bytes": path.stat().st_size, "views": model.bundle.views})
         return

@@ -43,8 +43,10 @@ def why_no_time(seconds: float, probe: Trial, *, limited: bool) -> str:
     if limited:
         return f"{none}, what --time-limit leaves for it"
     rows = len(probe.prospect.features.labels("train"))
-    wrong = f"about {round((1 - probe.val_accuracy) * rows)} of {rows} training examples"
-    return f"{none}, which the search gives itself where the probe gets {wrong} wrong. --time-limit 5m gives it more"
+    where = f"for {rows} training examples"
+    if probe.plan.task.one_of:  # of labels and numbers, examples are not right or wrong
+        where = f"where the probe gets about {round((1 - probe.val_accuracy) * rows)} of {rows} training examples wrong"
+    return f"{none}, which the search gives itself {where}. --time-limit 5m gives it more"
 
 
 def why_chosen(tuned: Trial, gained: Gain) -> str:
