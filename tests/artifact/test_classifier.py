@@ -48,7 +48,7 @@ def test_every_way_of_asking_gives_the_same_answer(model: Classifier, pictures: 
         dataset,
     ):
         assert np.array_equal(model.predict_proba(inputs), expected)
-    assert np.array_equal(model.predict_proba(images[0]), expected[:1])
+    assert np.allclose(model.predict_proba(images[0]), expected[:1], atol=1e-6)  # another batch, another kernel
 
 
 def test_rows_are_probabilities(model: Classifier, pictures: np.ndarray):

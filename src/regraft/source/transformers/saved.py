@@ -54,12 +54,15 @@ class Saved:
     def loaded(self, kind: Any, tensors: dict[str, torch.Tensor], **settings: bool) -> tuple[nn.Module, LoadReport]:
         """By transformers itself, which knows how the names of older versions have changed."""
         assert self.weights is not None
+        # transformers keeps the tensors that it is given; those of a mapped file lie at any address, by which kernels
+        # round differently
+        own = {name: tensor.clone() for name, tensor in tensors.items()}
         try:
             with quiet():
                 model, found = kind.from_pretrained(
                     None,
                     config=config_of(self.fields, str(self.weights)),
-                    state_dict=dict(tensors),
+                    state_dict=own,
                     dtype=torch.float32,
                     ignore_mismatched_sizes=True,
                     output_loading_info=True,
