@@ -206,3 +206,17 @@ def test_a_trial_that_is_worse_gains_less_than_nothing(prospect: Prospect) -> No
     lost = validate.gain(replace(probe, network=network), probe)
     assert lost.points < 0
     assert not lost.convincing
+
+
+def test_every_idea_trains_a_layer_of_the_source_and_none_twice(shapes: Dataset, prospect: Prospect) -> None:
+    found = [idea for deeper in ideas.ideas(prospect, 3) for idea in deeper]
+    assert found and all(any(name.startswith("body.") for name in idea.plan.trained) for idea in found)
+    assert len({(frozenset(idea.plan.trained), idea.recipe.lr, idea.plan.taps) for idea in found}) == len(found)
+
+
+def test_a_resumed_search_tells_what_its_trials_took(
+    searched: tuple[Path, Decision], prospect: Prospect, means: Means
+) -> None:
+    folder, first = searched
+    again = search(prospect, means, folder)
+    assert [trial.seconds for trial in again.trials[1:]] == [trial.seconds for trial in first.trials[1:]]

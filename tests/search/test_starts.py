@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from regraft.cache import Tap
-from regraft.data import read
+from regraft.data import load_rows, read, transform_for
 from regraft.errors import CutError, RecipeError
 from regraft.search import Clock, Means, Prospect, Trial, decide, look_at, plan_of, probe_for
+from regraft.search.trial import right
 from regraft.testing import tiny_images, tiny_source
 from regraft.tune import RECIPES, Recipe
 
@@ -107,3 +108,62 @@ def test_the_probe_of_a_recipe_agrees_with_one_of_the_profile(prospect: Prospect
     again = next(r for r in prospect.profile.results if r.candidate == found.candidate)
     assert found.score == again.score and not torch.equal(found.fitted.head.weight, torch.zeros(1))
     assert np.isfinite(found.log_loss)
+
+
+def delivered_score(prospect: Prospect, trial: Trial, split: str) -> float:
+    """Of the whole network that is delivered, from the pictures themselves."""
+    part = prospect.features.data.split(split)
+    rows = torch.from_numpy(load_rows(part, transform_for(prospect.source.input)))
+    with torch.no_grad():
+        return float((trial.delivered()(rows).argmax(1).numpy() == part.labels).mean())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 0},
+        {"epochs": 0, "taps": "feature"},
+        {"epochs": 0, "cut": "block1", "batch_norm": "reestimate"},
+        {"head": "fresh", "replace": {"block3": "drop"}},
+        {"head": "fresh", "replace": {"block1": "drop"}},
+        {"head": "fresh", "replace": {"block2": "conv:16"}},
+        {"head": "fresh", "restore": "stem|block1"},
+        {"train": "block3"},
+    ],
+    ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_what_is_judged_is_what_is_delivered(prospect: Prospect, means: Means, tmp_path: Path, changes: dict) -> None:
+    trial = carried_out(prospect, SHORT.with_(**changes), means, tmp_path)
+    assert trial.val_accuracy == pytest.approx(delivered_score(prospect, trial, "val"))
+    assert right(trial, "test").mean() == pytest.approx(delivered_score(prospect, trial, "test"))
+
+
+def test_without_epochs_nothing_counts_as_trained(prospect: Prospect, means: Means, tmp_path: Path) -> None:
+    trial = carried_out(prospect, SHORT.with_(epochs=0), means, tmp_path)
+    assert trial.plan.n_params("trained") == 0 and trial.plan.n_params("frozen") == prospect.source.n_params - 330
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"epochs": 0, "head": "fresh"}, "head must be 'probe'"),
+        ({"replace": {"block3": "conv:8"}}, "head must be 'fresh'"),
+        ({"restore": "stem"}, "head='fresh'"),
+        ({"replace": {"block2": "drop"}, "head": "fresh", "cut": "block3"}, "cut='block1'"),
+        ({"replace": {"block3": "drop"}, "head": "fresh", "cut": "output"}, "cut='block2'"),
+        ({"augment": "flip-crop", "cut": "block2"}, "views=4"),
+        ({"name": " "}, "something in it"),
+    ],
+    ids=str,
+)
+def test_what_would_be_a_head_on_other_features_is_refused(
+    prospect: Prospect, means: Means, tmp_path: Path, changes: dict, remedy: str
+) -> None:
+    with pytest.raises(RecipeError, match=remedy):
+        carried_out(prospect, SHORT.with_(**changes), means, tmp_path)
+
+
+def test_a_recipes_name_is_no_path(prospect: Prospect, means: Means, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    carried_out(prospect, SHORT.with_(name="../../evil"), means, tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

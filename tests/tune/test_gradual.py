@@ -24,6 +24,7 @@ from regraft.tune import (
     steps,
     train_steps,
     upper_network,
+    whole,
 )
 
 RECIPE = Recipe("mine", head="fresh", unfreeze=3, epochs=6, lr=1e-2, head_lr=1e-2, keep="last", batch_size=8)
@@ -50,7 +51,7 @@ def plans_of(tiny, recipe: Recipe = RECIPE) -> tuple[Plan, ...]:
     return steps(recipe, tiny.source, tiny.traced, 3, n_train=N_TRAIN)
 
 
-def run(tiny, *, cached: bool = True, **options) -> tuple[Network, History]:
+def run(tiny, *, cached: bool = True, recipe: Recipe = RECIPE, **options) -> tuple[Network, History]:
     def network_of(plan: Plan) -> Network:
         return upper_network(plan, tiny.source, tiny.traced, starting_head(plan, tiny.traced, None))
 
@@ -65,7 +66,7 @@ def run(tiny, *, cached: bool = True, **options) -> tuple[Network, History]:
         with torch.no_grad():
             return ArrayRows(prefix(torch.from_numpy(pixels)).numpy(), labels)
 
-    return train_steps(plans_of(tiny), network_of, rows_of, seed=0, **options)
+    return train_steps(plans_of(tiny, recipe), network_of, rows_of, seed=0, **options)
 
 
 def test_steps_go_down_and_each_has_its_share_of_the_epochs(tiny) -> None:
@@ -136,3 +137,20 @@ def test_killed_after_unfreezing_resumes_to_the_same_end(tiny, tmp_path: Path, m
 def test_it_cannot_be_told_twice_what_trains() -> None:
     with pytest.raises(RecipeError, match="unfreeze goes down stage by stage"):
         RECIPES["gradual"].with_(train="layer4")
+
+
+def test_every_step_is_pulled_back_to_the_source_and_the_last_alone_interpolated(tiny) -> None:
+    recipe = RECIPE.with_(l2_sp=1.0, interpolate=1.0, lr=0.1)
+    first, *_, last = plans_of(tiny, recipe)
+    assert (first.recipe.interpolate, last.recipe.interpolate) == (0.0, 1.0)
+    network, _ = run(tiny, recipe=recipe)
+    state, source = network.state_dict(), tiny.source.model.state_dict()
+    for name in (name for name in last.trained if name.startswith("body.")):  # all the way back is the source itself
+        torch.testing.assert_close(state[name], source[name.removeprefix("body.")], rtol=0, atol=1e-6)
+
+
+def test_a_plan_tells_its_steps(tiny) -> None:
+    plan = whole(RECIPE, plans_of(tiny))
+    assert [cut for cut, _ in plan.steps] == ["block2", "stem", "input"]
+    assert sum(updates for _, updates in plan.steps) == plan.updates
+    assert "'block2' (6 updates), then 'stem'" in plan.where

@@ -6,6 +6,7 @@ import copy
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +137,8 @@ def test_freezing_everything_and_replacing_nothing_changes_no_prediction(tiny) -
 
 
 def test_nothing_to_train_runs_through(tiny) -> None:
-    plan, network = ready(tiny, RECIPES["probe"].with_(head="fresh"))
+    plan, network = ready(tiny, RECIPES["probe"].with_(head="fresh", epochs=1))
+    plan = replace(plan, n_epochs=0, updates=0)
     features = activations(tiny, "mean").numpy()
     history = train(plan, network, ArrayRows(features, tiny.labels), ArrayRows(features, tiny.labels), seed=0)
     assert [row.epoch for row in history.rows] == [0] and history.kept_epoch == 0

@@ -118,7 +118,8 @@ def test_noise_is_measured_in_each_channels_own_spread() -> None:
 
 def test_the_pull_is_the_gradient_of_the_distance_to_the_start() -> None:
     layer = nn.Linear(3, 2)
-    start, pull = layer.weight.detach().clone(), Pull({"weight": layer.weight}, {"weight": 0.3})
+    start = layer.weight.detach().clone()
+    pull = Pull({"weight": layer.weight}, {"weight": 0.3}, {"weight": start})
     with torch.no_grad():
         layer.weight += torch.randn(2, 3)
     x = torch.randn(5, 3)

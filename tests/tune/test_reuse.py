@@ -24,6 +24,7 @@ from regraft.tune import (
     train,
     upper_network,
 )
+from regraft.tune.edit import edited
 
 SHORT = Recipe("short", head="fresh", epochs=2, batch_size=8, lr=1e-2, head_lr=1e-2, keep="last")
 
@@ -180,6 +181,8 @@ def test_layers_above_a_cut_are_dropped_and_the_head_reads_there(tiny) -> None:
 def test_a_block_is_replaced_and_what_fits_above_stays(tiny, what: str) -> None:
     top, network, before, _ = run(tiny, replace={"block3": what})
     assert top.cut == "block2" and network.head.weight.shape == (3, 20)
+    trained, below = sum(p.numel() for p in network.body.parameters()), tiny.traced.cut("block2").params_below
+    assert edited(tiny.traced, top.recipe).cuts[-1].params_below == trained + below
     new = {name for row in top.rows if row.start == "fresh" for name in row.names if name.startswith("body.")}
     assert new and new <= changed(network, before) and all(name.startswith("body.block3.") for name in new)
     inner = plan_for(tiny, replace={"block2": what.replace("20", "16")})

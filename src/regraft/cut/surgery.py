@@ -145,7 +145,8 @@ def replaced(traced: Traced, block: str, layer: nn.Module) -> Traced:
     used = {str(n.target) for n in graph.nodes if n.op in ("get_attr", "call_module")} - {block}
     root = {name: attribute(traced.graph, name) for name in used} | {block: layer}
     saved = traced.saved | {f"{block}.{name}" for name in layer.state_dict()}
-    return _recut(traced, (start, end), with_attributes(root, graph, saved), copies, saved)
+    grown = sum(p.numel() for p in layer.parameters()) - (end.params_below - start.params_below)
+    return _recut(traced, (start, end), with_attributes(root, graph, saved), copies, saved, grown)
 
 
 def _spliced(
@@ -171,15 +172,20 @@ def _spliced(
 
 
 def _recut(
-    traced: Traced, ends: tuple[Cut, Cut], graph: fx.GraphModule, copies: dict[str, fx.Node], saved: frozenset[str]
+    traced: Traced,
+    ends: tuple[Cut, Cut],
+    graph: fx.GraphModule,
+    copies: dict[str, fx.Node],
+    saved: frozenset[str],
+    grown: int,
 ) -> Traced:
-    """The cuts that are left, counted anew; the last is the output."""
+    """The cuts that are left, counted anew, with `grown` parameters more above the block; the last is the output."""
     start, end = ends
     by_name = {name: node.name for name, node in copies.items()}
     kept = [c for c in traced.cuts if c.node in by_name and not start.index < c.index < end.index]
     if copies[end.node].meta["row"] != end.shape:
-        kept = [c for c in kept if c.index <= end.index] + [replace(traced.cuts[-1], node=end.node)]
-    grown = sum(p.numel() for p in graph.parameters()) - sum(p.numel() for p in traced.graph.parameters())
+        last = replace(traced.cuts[-1], node=end.node, params_below=end.params_below)
+        kept = [*(c for c in kept if c.index <= end.index), last]
     last = next(name for name in (traced.feature.name, end.name, "output") if name in {c.name for c in kept})
     stages = [*(c.name for c in traced.stages if c in kept and c.name != last), last]
     new: dict[str, Cut] = {}

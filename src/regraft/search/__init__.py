@@ -7,7 +7,7 @@ Laws: nothing here reads the test split; what is delivered is never worse than t
 from regraft.search.clock import Clock
 from regraft.search.decide import Decision, decide, plan_of
 from regraft.search.explain import describe_probe
-from regraft.search.features import Features, Means
+from regraft.search.features import Features, Means, Tally
 from regraft.search.fitness import Fitness, check
 from regraft.search.prospect import Prospect, look_at, randomised, traced_source
 from regraft.search.race import race, settled_order
@@ -24,6 +24,7 @@ __all__ = [
     "Means",
     "Prospect",
     "Ranked",
+    "Tally",
     "Trial",
     "check",
     "decide",

@@ -84,7 +84,7 @@ def _carry_out(recipe: Recipe, prospect: Prospect, n_classes: int, means: Means,
     if recipe.weights == "random":
         prospect = randomised(prospect, means)
     probe = probe_for(prospect, recipe)
-    if not recipe.epochs and recipe.taps == "auto":
+    if not recipe.epochs and recipe.batch_norm != "reestimate":
         return probe_trial(prospect, recipe, n_classes, probe)
-    checkpoint = folder / TRAINING / f"{recipe.name}.pt"
+    checkpoint = folder / TRAINING / "recipe.pt"  # not the recipe's name: what a file of others says is no path
     return train_trial(prospect, recipe, n_classes, means, probe=probe, checkpoint=checkpoint, time_limit=clock.left)

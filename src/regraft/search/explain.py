@@ -19,9 +19,21 @@ def describe_probe(result: ProbeResult) -> str:
 
 def why_recipe(trial: Trial) -> str:
     """That a recipe was asked for, and what came of it."""
-    where = f"trained above {trial.plan.cut}" if trial.history else "nothing trained by gradient"
+    plan = trial.plan
+    where = f"trained above {plan.where}{_fell_short(trial)}" if plan.updates else "nothing trained by gradient"
     held = f"{percent(trial.val_accuracy)} on validation{_averaged(trial)}"
     return f"Recipe {trial.name} was asked for: {where}, {held}."
+
+
+def _fell_short(trial: Trial) -> str:
+    """That fewer updates were made than planned, and that none of them helped."""
+    if trial.history is None:
+        return ""
+    made, planned = trial.history.rows[-1].updates, trial.plan.updates
+    short = f", {made} of {planned} updates until it was no better or the time was over" if made < planned else ""
+    if made and not trial.history.kept.epoch:
+        return f"{short}; validation was best before the first of them, so the start is delivered"
+    return short
 
 
 def why_probe(prospect: Prospect) -> str:

@@ -150,4 +150,4 @@ def _run(
     assert trial.history is not None
     curve = {row.epoch: row.val_accuracy for row in trial.history.rows}
     study.add(recipe.name, idea.params, trial.val_accuracy, {"seconds": trial.seconds, "curve": curve})
-    return trial
+    return replace(trial, seconds=study.seconds(recipe.name))  # not those of taking up what had ended

@@ -20,9 +20,9 @@ from regraft.search.starts import with_values
 from regraft.search.trial import plans_for
 from regraft.source import example_rows
 from regraft.spec import AudioSpec
-from regraft.tune import RECIPES, Plan, Recipe, epochs_between_evaluations, frozen_prefix, tap_name
+from regraft.tune import RECIPES, Plan, Recipe, epochs_between_evaluations, frozen_prefix, places_below, tap_name
 
-# Stages below the head that are trained, for few and for many examples of a class.
+# Stages with parameters below the head that are trained, for few and for many examples of a class.
 _DEPTHS = (1, 2, 4)
 _DEEPER = (8,)
 MANY_PER_CLASS = 50
@@ -176,12 +176,15 @@ def _starts(prospect: Prospect) -> Iterator[ProbeResult]:
 
 
 def _cuts(prospect: Prospect, probe: ProbeResult) -> list[str]:
-    """The cuts to train above, the highest first; the input last, and only with many examples."""
-    stages = [stage for stage in prospect.traced.stages if not stage.needs_input]
-    names = [stage.name for stage in stages]
-    lowest = min(names.index(tap.cut) for tap in probe.candidate.taps)
+    """The cuts to train above, the highest first; the input last, and only with many examples.
+
+    A stage counts where it has parameters: above a pooling layer the head alone would train.
+    """
+    lowest = min((prospect.traced.cut(tap.cut) for tap in probe.candidate.taps), key=lambda cut: cut.index)
+    _, *places = places_below(prospect.traced, lowest)
+    names = [place.name for place in places if not place.needs_input]
     many = per_class(prospect) >= MANY_PER_CLASS
-    cuts = [names[lowest - depth] for depth in (*_DEPTHS, *(_DEEPER if many else ())) if depth <= lowest]
+    cuts = [names[-depth] for depth in (*_DEPTHS, *(_DEEPER if many else ())) if depth <= len(names)]
     return [*cuts, "input"] if many or not cuts else cuts
 
 

@@ -13,6 +13,7 @@ from regraft.cache import Tap, recall, remember
 from regraft.cut import Traced, trace_source
 from regraft.data import Dataset
 from regraft.digest import digest_package
+from regraft.errors import DataError
 from regraft.probe import DepthProfile, depth_profile, taps_wanted
 from regraft.search.features import Features, Means
 from regraft.source import Source, with_random_weights
@@ -66,7 +67,15 @@ def look_at(data: Dataset, source: Source, means: Means, traced: Traced | None =
         source: the network.
         means: cache folder, runtime, device, seed, listener.
         traced: the source's graph, where it is at hand.
+
+    Raises:
+        DataError: there is nothing to validate on.
     """
+    if not data.split("val").examples:
+        raise DataError(
+            f"{data.name} has no validation examples, by which heads and depths are chosen: with two of a class, one "
+            "goes to training and one to the test. Give each class three or more, or a split of your own: val/CLASS/..."
+        )
     traced = traced or traced_source(source, means.root)
     features = Features(data, source, traced, means)
     taps = taps_wanted(traced, len(features.labels("train")))
@@ -91,4 +100,5 @@ def randomised(prospect: Prospect, means: Means) -> Prospect:
     source = with_random_weights(prospect.source, means.seed)
     traced = traced_source(source)
     features = Features(prospect.features.data, source, traced, means)
+    features.tally = prospect.features.tally  # what the run has computed so far
     return Prospect(source, traced, features, prospect.profile)

@@ -61,6 +61,10 @@ class Study:
         """Whether a trial of this name has ended."""
         return any(trial.user_attrs.get("name") == name for trial in self._study.trials)
 
+    def seconds(self, name: str) -> float:
+        """What a trial that has ended took."""
+        return next(t.user_attrs["seconds"] for t in self._study.trials if t.user_attrs.get("name") == name)
+
     def add(self, name: str, params: dict[str, str | float], value: float, facts: dict[str, Any]) -> None:
         """Write a trial that has ended; one that is there already is not written twice.
 

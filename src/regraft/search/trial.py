@@ -80,12 +80,16 @@ class Trial:
 
 
 def probe_trial(prospect: Prospect, recipe: Recipe, n_classes: int, probe: ProbeResult | None = None) -> Trial:
-    """Deliver a probe's head, the best one of the depth profile if none is given; nothing is trained by gradient."""
+    """Deliver a probe's head, the best one of the depth profile if none is given; nothing is trained by gradient.
+
+    What is delivered is judged, not the probe: a recipe may take a block out between the two.
+    """
     started = time.perf_counter()
     probe = probe or prospect.profile.best
     (plan,) = plans_for(recipe, prospect, n_classes, probe)
     network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
-    trial = Trial(recipe.name, prospect, plan, network, probe, probe.val_accuracy, 0.0)
+    trial = Trial(recipe.name, prospect, plan, network, probe, 0.0, 0.0)
+    trial = replace(trial, val_accuracy=float(right(trial, "val").mean()))
     return replace(_averaging(trial), seconds=time.perf_counter() - started)
 
 
@@ -272,6 +276,7 @@ def plans_for(recipe: Recipe, prospect: Prospect, n_classes: int, probe: ProbeRe
         n_classes,
         probe=probe,
         n_train=len(features.labels("train")),
+        n_val=len(features.labels("val")),
         task=features.data.task,
         length=features.length,
     )

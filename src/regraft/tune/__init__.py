@@ -16,7 +16,7 @@ from regraft.tune.recipes import RECIPES
 from regraft.tune.resolve import resolve
 from regraft.tune.rows import ArrayRows, CacheRows, LiveRows, Rows, ViewRows, batches, row_lengths
 from regraft.tune.rules import MOST_VIEWS
-from regraft.tune.scope import check_cuts, choose_taps
+from regraft.tune.scope import check_cuts, choose_taps, places_below
 from regraft.tune.start import fresh_head, frozen_prefix, starting_head, upper_network
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "frozen_prefix",
     "full_network",
     "network_above",
+    "places_below",
     "plan_whole",
     "resolve",
     "row_lengths",

@@ -59,6 +59,6 @@ def read_checkpoint(path: Path, *, made_for: str) -> dict[str, Any] | None:
     if state["made_for"] != made_for:
         raise RunError(
             f"{path} was written by another run (its plan, seed or data differ). "
-            f"Resume with the same settings, or train into a new folder: checkpoint=Path('new/{path.name}')."
+            "Resume with the same settings and data, or begin anew: --out NEW_FOLDER"
         )
     return state

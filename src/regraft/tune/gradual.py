@@ -19,6 +19,7 @@ from regraft.data import CLASSIFICATION, Task
 from regraft.errors import RecipeError
 from regraft.probe import ProbeResult
 from regraft.source import Source
+from regraft.tune.averaging import taken
 from regraft.tune.history import History, HistoryRow
 from regraft.tune.loop import Event, train
 from regraft.tune.network import Network
@@ -37,6 +38,7 @@ def steps(
     *,
     probe: ProbeResult | None = None,
     n_train: int,
+    n_val: int = 0,
     task: Task = CLASSIFICATION,
     length: int | None = None,
 ) -> tuple[Plan, ...]:
@@ -50,6 +52,7 @@ def steps(
         n_classes: likewise.
         probe: likewise.
         n_train: likewise.
+        n_val: likewise.
         task: likewise.
         length: likewise.
 
@@ -69,7 +72,8 @@ def steps(
     """
 
     def one(part: Recipe) -> Plan:
-        return resolve(part, source, traced, n_classes, probe=probe, n_train=n_train, task=task, length=length)
+        counts = {"n_train": n_train, "n_val": n_val}
+        return resolve(part, source, traced, n_classes, probe=probe, **counts, task=task, length=length)
 
     if not recipe.unfreeze:
         return (one(recipe),)
@@ -77,8 +81,10 @@ def steps(
     epochs, rest = divmod(max(recipe.epochs, len(cuts)), len(cuts))
     updates = math.ceil(recipe.min_updates / len(cuts))
     parts = [
-        recipe.with_(cut=c, unfreeze=0, epochs=epochs + (i < rest), min_updates=updates) for i, c in enumerate(cuts)
+        recipe.with_(cut=c, unfreeze=0, epochs=epochs + (i < rest), min_updates=updates, interpolate=0.0)
+        for i, c in enumerate(cuts)
     ]
+    parts[-1] = parts[-1].with_(interpolate=recipe.interpolate)  # once, at the end
     return tuple(map(one, parts))
 
 
@@ -91,7 +97,8 @@ def whole(recipe: Recipe, plans: Sequence[Plan]) -> Plan:
     """
     last, epochs, updates = plans[-1], sum(p.n_epochs for p in plans), sum(p.updates for p in plans)
     seconds, most = sum(p.seconds for p in plans), sum(p.bytes for p in plans)
-    return replace(last, recipe=recipe, n_epochs=epochs, updates=updates, seconds=seconds, bytes=most)
+    each = tuple((plan.cut, plan.updates) for plan in plans) if len(plans) > 1 else ()
+    return replace(last, recipe=recipe, n_epochs=epochs, updates=updates, seconds=seconds, bytes=most, steps=each)
 
 
 def train_steps(
@@ -122,8 +129,10 @@ def train_steps(
     """
     network, histories = network_of(plans[0]), []
     for number, plan in enumerate(plans):
+        origin = None
         if number:
             before, network = network, network_of(plan)
+            origin = taken(network, plan.trained)
             network.load_state_dict(before.state_dict(), strict=False)  # the last step's tensors are some of this one's
         spent = sum(history.rows[-1].seconds for history in histories)
         history = train(
@@ -136,6 +145,7 @@ def train_steps(
             checkpoint=_own(checkpoint, number, len(plans)),
             on_event=on_event,
             time_limit=None if time_limit is None else max(0.0, time_limit - spent),
+            origin=origin,
         )
         histories.append(history)
     return network, _joined(histories)

@@ -68,6 +68,7 @@ def train(
     checkpoint: Path | None = None,
     on_event: Callable[[Event], None] | None = None,
     time_limit: float | None = None,
+    origin: State | None = None,
 ) -> History:
     """Train a network as its plan says; leaves it in eval mode on the CPU with the kept epoch's weights.
 
@@ -82,6 +83,8 @@ def train(
             same weights and history as one that was never stopped.
         on_event: called at each event; what it raises ends the run, and the checkpoint stays.
         time_limit: seconds after which no further update is made.
+        origin: values of what is trained that `l2_sp` pulls back to and `interpolate` goes back to; None takes the
+            network's as it is.
 
     Returns:
         One row per epoch, beginning with epoch 0 before any update.
@@ -91,7 +94,7 @@ def train(
             frozen tensor changed.
         RunError: the checkpoint belongs to another run.
     """
-    loop = _Loop(plan, network, train, val, seed, device, checkpoint, on_event or (lambda event: None))
+    loop = _Loop(plan, network, train, val, seed, device, checkpoint, on_event or (lambda event: None), origin)
     try:
         loop.start()
         while loop.epoch < plan.n_epochs and not loop.finished(time_limit):
@@ -124,6 +127,7 @@ class _Loop:
         device: str,
         checkpoint: Path | None,
         tell: Callable[[Event], None],
+        origin: State | None,
     ) -> None:
         self.plan, self.recipe, self.network = plan, plan.recipe, network
         self.train, self.val = train, val
@@ -134,6 +138,7 @@ class _Loop:
         self.best: list[tuple[HistoryRow, State]] = []  # the best first; more than one for a soup
         self.objective = Objective(plan.recipe, train.labels, plan.n_classes, plan.task)
         self.layout = torch.contiguous_format
+        self.origin = origin
 
     # start ------------------------------------------------------------------------------------------
 
@@ -143,8 +148,8 @@ class _Loop:
         self.groups = parameter_groups(self.plan, self.network)
         self.optimizer = make_optimizer(self.plan, self.groups) if self.groups else None
         self.measure()
-        self.first = taken(self.network, self.plan.trained)
-        self.pull = Pull(dict(self.network.named_parameters()), self.plan.pulls)
+        self.first = self.origin or taken(self.network, self.plan.trained)
+        self.pull = Pull(dict(self.network.named_parameters()), self.plan.pulls, self.first)
         self.average = MovingAverage(self.network, self.plan.trained) if self.recipe.average == "ema" else None
         self.frozen = self.digest_frozen()
         self.made_for = digest_json(

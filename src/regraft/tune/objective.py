@@ -137,12 +137,15 @@ class Pull:
     """L2-SP: adds to the gradient of some parameters that of strength / 2 · ‖w − w₀‖² (Li and others, 2018).
 
     Args:
-        parameters: by name, at their starting values w₀, which are copied.
-        strengths: of each of them.
+        parameters: by name.
+        strengths: of each of them that is pulled.
+        origin: their values w₀.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], strengths: Mapping[str, float]) -> None:
-        self._pulled = [(parameters[n], parameters[n].detach().clone(), s) for n, s in strengths.items()]
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], strengths: Mapping[str, float], origin: Mapping[str, Tensor]
+    ) -> None:
+        self._pulled = [(parameters[n], origin[n].to(parameters[n].device), s) for n, s in strengths.items()]
 
     @torch.no_grad()
     def __call__(self) -> None:

@@ -68,6 +68,7 @@ class Plan:
         bytes: of the cached activations at the cut, in all views.
         seconds: of training, estimated from one timed step; 0 where nothing is trained by gradient.
         task: what the outputs are.
+        steps: of gradual unfreezing, the cut and the updates of each; empty where all is trained at once.
     """
 
     recipe: Recipe
@@ -82,6 +83,7 @@ class Plan:
     bytes: int = 0
     seconds: float = 0.0
     task: Task = CLASSIFICATION
+    steps: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         names = [name for row in self.rows for name in row.names]
@@ -101,7 +103,7 @@ class Plan:
         """The plan as people read it, for `rich.print`."""
         views = f" in {self.recipe.views} views" if self.recipe.views > 1 else ""
         caption = (
-            f"trained above {self.cut!r}, head reads {', '.join(map(tap_name, self.taps)) or 'the output'}; "
+            f"trained above {self.where}, head reads {', '.join(map(tap_name, self.taps)) or 'the output'}; "
             f"{self.n_epochs} epochs, {self.updates} updates, about {_seconds(self.seconds)}, "
             f"{self.bytes / 1e6:.1f} MB cached{views}"
         )
@@ -114,6 +116,17 @@ class Plan:
             rate = f"{row.lr:.2g}" if row.lr else ""
             table.add_row(row.group, f"{row.n_params:,}", start, row.state, rate, _decay(row), row.batch_norm)
         return table
+
+    @property
+    def where(self) -> str:
+        """The cut above which it trains; of gradual unfreezing those of all steps.
+
+        Example:
+            >>> from regraft.tune import RECIPES
+            >>> Plan(RECIPES["gradual"], "", "input", (), (), 2, 9, 2, 30, steps=(("layer3", 20), ("input", 10))).where
+            "'layer3' (20 updates), then 'input' (10 updates)"
+        """
+        return ", then ".join(f"{cut!r} ({updates} updates)" for cut, updates in self.steps) or repr(self.cut)
 
     @property
     def trained(self) -> frozenset[str]:

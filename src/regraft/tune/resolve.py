@@ -37,6 +37,7 @@ def resolve(
     *,
     probe: ProbeResult | None = None,
     n_train: int,
+    n_val: int = 0,
     task: Task = CLASSIFICATION,
     length: int | None = None,
 ) -> Plan:
@@ -49,6 +50,7 @@ def resolve(
         n_classes: of the new head: classes, labels, or numbers.
         probe: what "auto" taps follow, `profile.best` or `profile.single`; None takes the classifier's own input.
         n_train: training examples; "auto" trains more stages when there are more.
+        n_val: validation examples, whose activations are cached beside theirs.
         task: what the head's outputs are.
         length: of texts, the tokens that each comes to in a padded batch, for the time that an update takes and the
             bytes of a cache; None takes those of the traced example.
@@ -87,15 +89,21 @@ def resolve(
         n_train,
         epochs,
         updates,
-        _cached_bytes(scope, traced, n_train, length),
+        _cached_bytes(scope, traced, n_train, n_val, length),
         round(seconds, 2),
         task,
     )
 
 
 def _check_rows(scope: Scope, source: Source) -> None:
-    """Token ids are names: their mean or their neighbour is another word."""
+    """Token ids are names: their mean or their neighbour is another word. Activations have no edges to crop."""
     recipe = scope.recipe
+    if recipe.augment != "none" and scope.cut != "input":
+        raise RecipeError(
+            f"recipe {recipe.name!r} says augment = {recipe.augment!r}, which changes pictures, and it trains from "
+            f"what is cached at {scope.cut!r}. Cache several versions of each: recipe.with_(augment='none', views=4); "
+            "or train from the pictures: recipe.with_(cut='input')."
+        )
     changing = [name for name in ("mixup", "noise", "augment") if getattr(recipe, name) not in (0.0, "none")]
     if changing and source.input.modality == "text" and scope.cut == "input":
         raise RecipeError(
@@ -159,7 +167,7 @@ def _head_rate(recipe: Recipe, head: nn.Module) -> float:
 def _body_rows(scope: Scope, source: Source, rates: _Rates) -> list[PlanRow]:
     rows: list[PlanRow] = []
     for (stage, state, start), tensors in sorted(_members(scope, source).items()):
-        group = scope.traced.stages[stage].name if stage < len(scope.traced.stages) else "classifier"
+        group = (*(each.name for each in scope.traced.stages), "classifier", "replaced")[stage]
         if state == "trained":
             rows += _trained_stage(group, tensors, start, scope, rates)
         else:
@@ -177,7 +185,8 @@ def _members(scope: Scope, source: Source) -> dict[tuple[int, State, Start], Ten
     trained_stages = {stages[name] for name in scope.trained if name in stages}
     members: dict[tuple[int, State, Start], Tensors] = {}
     for name, tensor in scope.tensors(source.model).items():
-        stage = stages.get(name, len(scope.traced.stages))
+        gone = any(name.startswith(f"{block}.") for block in scope.recipe.replace)
+        stage = stages.get(name, len(scope.traced.stages) + gone)
         start: Start = "fresh" if name in scope.fresh or scope.recipe.weights == "random" else "source"
         state = _state(name, scope)
         if state == "frozen" and not isinstance(tensor, nn.Parameter) and stage in trained_stages:
@@ -249,12 +258,13 @@ def _head_rows(scope: Scope, rates: _Rates, epochs: int) -> list[PlanRow]:
 # cost -----------------------------------------------------------------------------------------------
 
 
-def _cached_bytes(scope: Scope, traced: Traced, n_train: int, length: int | None) -> int:
-    """Of the training rows, in all views; pooled features of the plain view are there already."""
-    views = max(1, scope.recipe.views)
+def _cached_bytes(scope: Scope, traced: Traced, n_train: int, n_val: int, length: int | None) -> int:
+    """Of training and validation rows, in all their views; pooled features of the plain view are there already."""
+    views, judged = max(1, scope.recipe.views), n_val if scope.recipe.average_views else 0
+    others = (views - 1) * (n_train + judged)
     if scope.cut == "output":
-        return estimate_bytes(traced, scope.taps, n_train * (views - 1))
-    cut, found = traced.cut(scope.cut), estimate_bytes(traced, [Tap(scope.cut)], n_train * views)
+        return estimate_bytes(traced, scope.taps, others)
+    cut, found = traced.cut(scope.cut), estimate_bytes(traced, [Tap(scope.cut)], n_train + n_val + others)
     return found // cut.shape[0] * length if length and cut.ragged else found
 
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from regraft.errors import closest
 from regraft.head import KINDS, NEED_PLACES, parse_layers
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ _AMOUNT: Rule = ("a number, 0 or more", lambda v: _is_number(v) and v >= 0)
 _SHARE: Rule = ("a share in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1)
 
 RULES: dict[str, Rule] = {
-    "name": _TEXT,
+    "name": ("a string with something in it", lambda v: _TEXT[1](v) and bool(v.strip())),
     "restore": _PATTERN,
     "drop_above": ("the name of a cut", _TEXT[1]),
     "replace": ("a table of blocks and what replaces them, such as { layer4 = 'linear:64' }", _are_blocks),
@@ -118,7 +117,7 @@ def _not_among_choices(recipe: Recipe) -> Iterator[str]:
     for name, options in CHOICES.items():
         value = getattr(recipe, name)
         if value not in options:
-            yield f"{name} = {value!r} is none of {', '.join(options)}.{closest(str(value), options)}"
+            yield f"{name} = {value!r} is none of {', '.join(options)}"
 
 
 def _against_rules(recipe: Recipe) -> Iterator[str]:
@@ -130,6 +129,10 @@ def _against_rules(recipe: Recipe) -> Iterator[str]:
 def _contradictions(recipe: Recipe) -> Iterator[str]:
     if recipe.head == "probe" and recipe.head_layers != "linear":
         yield f"a probe is linear, so head_layers = {recipe.head_layers!r} needs head = 'fresh'"
+    if recipe.head == "fresh" and not recipe.epochs:
+        yield "epochs = 0 trains nothing, and a fresh head knows nothing: head must be 'probe', or epochs above 0"
+    if recipe.head == "probe" and recipe.replace:
+        yield "replace changes what a probe's head was fitted on, so head must be 'fresh'"
     if recipe.weights == "random" and (recipe.restore or recipe.l2_sp):
         yield "restore and l2_sp need the source's values, but weights = 'random'"
     if recipe.unfreeze and (recipe.train or recipe.freeze or not recipe.epochs):

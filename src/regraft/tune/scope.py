@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from regraft.cache import Tap
-from regraft.cut import Cut, Traced, between, linear_layers, statistics
+from regraft.cut import Cut, Traced, around, between, linear_layers, statistics
 from regraft.errors import RecipeError
 from regraft.head import NEED_PLACES, WITH_PLACES, make_head, parse_layers
 from regraft.probe import ProbeResult
@@ -77,6 +77,7 @@ def scope_of(recipe: Recipe, traced: Traced, n_classes: int, probe: ProbeResult 
         RecipeError: a pattern matches nothing, a tap lies below the cut, or what starts fresh would stay so.
         CutError: no such cut or block.
     """
+    floor = _below_replaced(recipe, traced)
     traced = edited(traced, recipe)
     taps = choose_taps(recipe, traced, probe)
     head = make_head(recipe.head_layers, *head_shape(traced, taps, recipe.head_layers), n_classes)
@@ -88,9 +89,12 @@ def scope_of(recipe: Recipe, traced: Traced, n_classes: int, probe: ProbeResult 
     targets = _targets(recipe, traced, taps)
     needed = {f"{layer}.weight" for layer in targets} if recipe.lora_targets else (wanted or set()) & reached
     cut = choose_cut(recipe, traced, taps, n_train, needed=fresh | needed)
+    if floor is not None:
+        cut = _not_above(recipe, traced, cut, floor)
     above = frozenset() if cut == "output" else _names(traced, cut, taps)
     added = _adapters(recipe, traced, targets, above, cut)
     trained = set(added) or {name for name in above & parameters if wanted is None or name in wanted}
+    trained = trained if recipe.epochs else set()
     head_trained = frozenset(name for name in heads if wanted is None or name in wanted)
     _check_trained(recipe, trained | head_trained, cut)
     _check_fresh(recipe, trained, fresh & parameters, whole_head=head_trained == heads)
@@ -210,6 +214,24 @@ def choose_cut(recipe: Recipe, traced: Traced, taps: Sequence[Tap], n_train: int
     if below and below.index < most:
         return below.name
     return max((p for p in places if p.index <= most), key=lambda p: p.index).name
+
+
+def _below_replaced(recipe: Recipe, traced: Traced) -> Cut | None:
+    """The highest cut that no replaced block lies below: what is cached above it is of another network."""
+    starts = [around(traced, block)[0] for block in recipe.replace]
+    return min(starts, key=lambda cut: cut.index, default=None)
+
+
+def _not_above(recipe: Recipe, traced: Traced, cut: str, floor: Cut) -> str:
+    """A cut at `floor` or lower: `cut`, or `floor` where the choice is ours."""
+    if cut != "output" and traced.cut(cut).index <= floor.index:
+        return cut
+    if recipe.cut == "auto":
+        return floor.name
+    raise RecipeError(
+        f"recipe {recipe.name!r} starts at {cut!r}, but replaces a block below it, and what is cached there comes from "
+        f"the network as it was. Cut there or lower: recipe.with_(cut={floor.name!r})."
+    )
 
 
 def _highest_below(traced: Traced, names: Collection[str], lowest: Cut) -> Cut | None:
@@ -335,6 +357,11 @@ def _check_trained(recipe: Recipe, trained: Collection[str], cut: str) -> None:
 
 def _check_fresh(recipe: Recipe, trained: set[str], fresh: set[str], *, whole_head: bool) -> None:
     """What starts anew must be trained."""
+    if fresh and recipe.head == "probe":
+        raise RecipeError(
+            f"{', '.join(sorted(fresh)[:3])} start anew, and the probe's head was fitted on what the source's own "
+            "layers give. Start it from zero: recipe.with_(head='fresh')."
+        )
     stuck = sorted(fresh - trained)
     if stuck:
         raise RecipeError(
