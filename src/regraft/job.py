@@ -14,7 +14,7 @@ import torch
 
 from regraft.cache import default_root, make_root
 from regraft.data import Dataset, Kind, read
-from regraft.errors import RunError, SourceError
+from regraft.errors import RecipeError, RunError, SourceError, closest
 from regraft.run import Listener
 from regraft.search import Means
 from regraft.source import Source, load_source
@@ -219,7 +219,21 @@ class Job(Setting):
         """
         if self.recipe == "auto":
             return self._overruled(RECIPES["finetune"]) if self.cut or self.set else None
-        return self._overruled(Recipe.from_file(self.recipe) if self.recipe.endswith(".toml") else RECIPES[self.recipe])
+        if self.recipe.endswith(".toml"):
+            return self._overruled(Recipe.from_file(self.recipe))
+        if self.recipe not in RECIPES:
+            known = ("auto", *RECIPES)
+            raise RecipeError(
+                f"unknown recipe {self.recipe!r}.{closest(self.recipe, known)} Known: {', '.join(known)}, or a file of "
+                "your own: --recipe FILE.toml"
+            )
+        return self._overruled(RECIPES[self.recipe])
+
+    @property
+    def recipe_name(self) -> str:
+        """What was asked for: "auto" searches; where --set or --cut settle the rest, the recipe that they overrule."""
+        recipe = self.chosen_recipe
+        return recipe.name if recipe is not None and self.recipe == "auto" else self.recipe
 
     def _overruled(self, recipe: Recipe) -> Recipe:
         recipe = recipe.overruled(self.set)
@@ -283,8 +297,8 @@ def open_source(uri: str, opening: Opening | Setting, data: Dataset | None = Non
 def input_spec(setting: Inputs) -> InputSpec | None:
     """The input that the flags describe; None leaves it to the source."""
     if setting.input_size is None:
-        if setting.mean or setting.std:
-            raise SourceError("--mean and --std need the size too: --input-size 3,224,224")
+        if setting.mean or setting.std or setting.channel_order != "RGB":
+            raise SourceError("--mean, --std and --channel-order need the size too: --input-size 3,224,224")
         return None
     size = tuple(int(length) for length in setting.input_size)
     n = size[0]

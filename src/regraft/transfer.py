@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ def transfer(
         folder.say(f"{folder.path} is already complete.")
         return outcome
     _say_task(data, folder)
+    if recipe is not None and job.recipe == "auto":
+        folder.say(f"--set and --cut settle what is trained, so nothing is searched: recipe {recipe.name}.")
     with folder.withdrawn_if_refused("ranking.json", STUDY), means(job, folder) as work:
         only = len(job.sources) == 1
         prospect, why = _suited(data, source, recipe, work) if only else _best(job, data, work, folder, clock)
@@ -100,10 +103,13 @@ def transfer(
 
 
 def _say_task(data: Dataset, folder: RunFolder) -> None:
-    """What is predicted, and why that was assumed, where it is not one class for each example."""
-    for problem in data.problems:
-        if problem.kind == "task":
-            folder.say(problem.detail[:1].upper() + problem.detail[1:])
+    """What is doubtful about the examples, and what is predicted where it is not one class for each."""
+    for kind, problems in groupby(sorted(data.problems, key=lambda p: p.kind), key=lambda p: p.kind):
+        first, *others = problems
+        if kind == "task":
+            folder.say(first.detail[:1].upper() + first.detail[1:])
+        else:
+            folder.say(f"Careful: {first}{f' (and {len(others)} more)' if others else ''}.")
     if not data.task.one_of:
         folder.say(f"Task: {data.task.kind}, {len(data.classes)} to predict: {', '.join(data.classes[:10])}.")
 
@@ -229,7 +235,7 @@ def _metrics(job: Job, chosen: Trial, test: dict[str, Any], fit_seconds: float) 
         "source": chosen.prospect.source.uri,
         "cut": read[-1] if plan.cut == "output" else plan.cut,  # what lies above the last place read is not kept
         "taps": read,
-        "recipe": job.recipe,
+        "recipe": job.recipe_name,
         "delivered": chosen.name,
         "seed": job.seed,
         "n_train": plan.n_train,

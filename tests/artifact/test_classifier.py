@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import regraft.cli.predict as predict
 from regraft.artifact import Classifier, load
+from regraft.cli import main
 from regraft.data import Problem, read
 from regraft.errors import DataError
 from regraft.testing import tiny_images
@@ -113,3 +115,30 @@ def test_what_holds_no_picture_is_refused(model: Classifier, tmp_path: Path):
         model.predict([1])  # type: ignore[list-item]
     with pytest.raises(DataError, match="cannot predict on a NoneType"):
         model.predict(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["revews/review1.txt", "nosuch.txt", "no/such"])
+def test_a_misspelt_file_is_no_text(of_tiny_texts: Classifier, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setattr(predict, "load", lambda *_, **__: of_tiny_texts)
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "model", "the sea and the ship", name])
+    assert ended.value.code == 2
+
+
+def test_an_empty_text_is_not_the_current_folder(
+    of_tiny_texts: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "mine.txt").write_text("the forest")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "load", lambda *_, **__: of_tiny_texts)
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "model", "the sea", ""])
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and "the sea" in said.out and "mine.txt" not in said.out
+
+
+def test_a_link_to_nowhere_in_a_folder_is_told(model: Classifier, folder: Path):
+    (folder / "gone.png").symlink_to(folder / "nothing.png")
+    problems: list[Problem] = []
+    assert len(model.predict(folder, on_bad=problems.append)) == 9
+    assert [Path(problem.name).name for problem in problems] == ["gone.png"]

@@ -130,3 +130,30 @@ def test_bytes_that_are_no_utf8_are_named_as_they_are(run, tmp_path):
     answer = run("inspect", table)
     refused(answer, "0xE9", "caf?.png", "UTF-8")
     assert "codec" not in answer.err and "surrogate" not in answer.err
+
+
+def test_without_validation_examples_nothing_is_begun(fit, run, pictures, weights, tmp_path):
+    for folder in pictures.iterdir():
+        for picture in sorted(folder.iterdir())[2:]:
+            picture.unlink()
+    refused(fit(pictures), "no validation examples", "three or more")
+    assert not (tmp_path / "run").exists()
+    refused(run("probe", pictures, "--source", weights, "--arch", f"python:{TINY}"), "no validation examples")
+
+
+def test_settings_that_would_be_ignored_are_refused(fit, run, pictures, tmp_path):
+    refused(fit(pictures, "--channel-order", "BGR"), "--channel-order", "--input-size 3,224,224")
+    refused(fit(pictures, "--recipe", "finetnue"), "auto, probe, finetune", "--recipe FILE.toml")
+
+
+def test_a_table_is_nothing_to_predict_on(run, tmp_path):
+    table = tmp_path / "texts.csv"
+    table.write_text("text\na good film\n")
+    refused(run("predict", tmp_path / "model", table), "is a table", ".predict([...])")
+
+
+def test_pretraining_that_is_refused_leaves_no_folder(run, tmp_path):
+    refused(
+        run("pretrain", "digits", "--objective", "supervised", "--arch", "timm:nope", "--out", tmp_path / "new"), "nope"
+    )
+    assert not (tmp_path / "new").exists()

@@ -298,7 +298,7 @@ def _files(path: Path, medium: Medium) -> Iterator[tuple[str, Locator]]:
     if not path.is_dir():
         yield str(path), FileLocator(str(path))
         return
-    found: Sequence[Path] = sorted(p for p in path.rglob("*") if p.suffix.lower() in medium.suffixes and p.is_file())
+    found: Sequence[Path] = sorted(p for p in path.rglob("*") if p.suffix.lower() in medium.suffixes and not p.is_dir())
     if not found:
         raise DataError(
             f"{path} has no {medium.noun}s ({', '.join(sorted(medium.suffixes)[:6])}, ...). "

@@ -82,5 +82,5 @@ def _told(error: OSError) -> str:
     """A disk that is full or closed, and how to go on."""
     what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
     if error.errno in DISK_FULL:
-        return f"{what}. What was finished is kept. Make room, then go on with the same command and --resume."
+        return f"{what}. What was finished is kept. Make room, then call again; a fit goes on with --resume."
     return f"{what}. What was finished is kept. Choose a place that this user may read and write: --out NEW_FOLDER"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import get_args
@@ -17,6 +18,9 @@ from regraft.errors import DataError
 from regraft.job import Device
 from regraft.job import device as device_of
 
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_ENDINGS = (*_TABLES, ".txt", ".json", ".md", ".html", ".pdf", ".docx")
+
 
 @click.command()
 @click.argument("model_dir", type=click.Path(path_type=Path))
@@ -29,12 +33,17 @@ from regraft.job import device as device_of
 def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: bool, as_json: bool) -> None:
     """Answer for INPUTS, files or folders of them, with the model in MODEL_DIR: a class, labels, or numbers.
 
-    For a model of texts, what is no file is a text itself.
+    For a model of texts, what is no file, and does not look like one, is a text itself.
     """
+    if tables := [one for one in inputs if Path(one).suffix.lower() in _TABLES and _is_there(one)]:
+        raise DataError(
+            f"{tables[0]} is a table, and predict takes examples: files, folders of them, or texts. In Python a list "
+            "does: regraft.load('MODEL_DIR').predict([...])"
+        )
     model = load(model_dir, device=device_of(device), trust_code=trust_code)
     bad: list[Problem] = []
     texts = model.bundle.input.modality == "text"
-    given = [one if texts and not _is_there(one) else Path(one) for one in inputs]
+    given = [one if texts and not _is_there(one) and not _looks_like_file(one) else Path(one) for one in inputs]
     found = model.predict(given, on_bad=bad.append)
     if as_json:
         print_result([model.plain(one) for one in found])
@@ -54,7 +63,7 @@ def _without_answer(bad: list[Problem], found: list[Prediction], model: Classifi
 
 def _is_there(name: str) -> bool:
     try:
-        return Path(name).exists()
+        return bool(name) and Path(name).exists()
     except (OSError, ValueError):  # a text may be too long for a file name, or hold what none may
         return False
 
@@ -70,3 +79,8 @@ def _table(found: list[Prediction], model: Classifier) -> Table:
     for one in found:
         shown.add_row(one.name, one.label, f"{one.probability:.3f}")
     return shown
+
+
+def _looks_like_file(text: str) -> bool:
+    """One word with a path or with an ending that files of text have: a misspelt name, and no text."""
+    return " " not in text.strip() and (os.sep in text or Path(text).suffix.lower() in _ENDINGS)

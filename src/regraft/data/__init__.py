@@ -12,7 +12,7 @@ from regraft.data.prepare import Preparation, transform_for
 from regraft.data.read import read
 from regraft.data.task import CLASSIFICATION, Kind, Task, standard_error
 from regraft.data.text import TextTransform
-from regraft.data.transform import Transform
+from regraft.data.transform import Transform, plain
 
 __all__ = [
     "CLASSIFICATION",
@@ -29,6 +29,7 @@ __all__ = [
     "decode",
     "load_pixels",
     "load_rows",
+    "plain",
     "read",
     "standard_error",
     "transform_for",

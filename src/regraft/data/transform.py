@@ -71,7 +71,7 @@ class Transform(FromSpec[InputSpec]):
         box = _random_box(chosen, width, height) if chosen else None
         size = _covering(box, self.spec) if box else _resized(width, height, self.spec)
         _draft(image, size)
-        picture = _plain(_upright(image), grey=self.spec.size[0] == 1)
+        picture = plain(_upright(image), grey=self.spec.size[0] == 1)
         picture = self._cut_out(picture, box) if box else self._resize_and_crop(picture, size)
         if chosen:
             picture = _recoloured(ImageOps.mirror(picture) if chosen.random() < 0.5 else picture, chosen)
@@ -143,9 +143,11 @@ def _draft(image: Image.Image, size: tuple[int, int]) -> None:
     image.draft(None, (side, side))
 
 
-def _plain(image: Image.Image, grey: bool) -> Image.Image:
-    """As "L" if grey is wanted or all there is, else as "RGB"."""
+def plain(image: Image.Image, *, grey: bool = False) -> Image.Image:
+    """A picture of any mode as "L" if grey is wanted or all there is, else as "RGB"."""
     image = _eight_bits(image)
+    if image.mode == "LAB":
+        image = image.convert("RGB")  # Pillow makes nothing else of it
     if image.has_transparency_data:
         image = _on_white(image)
     mode = "L" if grey or image.mode in ("1", "L") else "RGB"

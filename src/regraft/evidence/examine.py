@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from regraft.cache import Tap
-from regraft.data import Dataset
+from regraft.data import Dataset, plain
 from regraft.data.audio import Sound
 from regraft.evidence.predictions import Answer, answers
 from regraft.evidence.sounds import spectrogram
@@ -201,7 +201,7 @@ def _hash(picture: Image.Image) -> np.ndarray:
 
 
 def _grey(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(picture.convert("L").resize(size, Image.Resampling.BOX), dtype=np.float64) / 255
+    return np.asarray(plain(picture, grey=True).resize(size, Image.Resampling.BOX), dtype=np.float64) / 255
 
 
 def _unlike(rows: dict[str, np.ndarray], test: Dataset, correct: np.ndarray) -> dict[str, Any]:

@@ -116,7 +116,9 @@ def difference(
     # by the coverage in simulations (docs/evidence.md).
     df = usual_df + (runs - 1) / 2
     gaps = first.mean(0) - second.mean(0)
-    se_examples = math.sqrt(gaps.var(ddof=1) / n) if n > 1 else 0.5
+    # On a few examples the gaps may happen to be equal, which says little: N examples without a discordant one leave
+    # room for 3 / N of them (the rule of three).
+    se_examples = math.sqrt(max(gaps.var(ddof=1), 1 / n) / n) if n > 1 else 0.5
     return Interval(float(gaps.mean()), se_examples, math.sqrt(s2 * (1 + 1 / runs)), df, n, runs)
 
 

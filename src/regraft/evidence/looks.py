@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from regraft.data import Dataset, Transform, load_pixels
+from regraft.data import Dataset, Transform, load_pixels, plain
 from regraft.evidence.folder import LOOKS
 from regraft.probe import taps_wanted
 from regraft.search import Trial
@@ -140,7 +140,7 @@ def beside_heat(pixels: np.ndarray, heat: np.ndarray) -> Image.Image:
 def _strip(data: Dataset, places: np.ndarray) -> Image.Image:
     strip = Image.new("RGB", (TILE * len(places), TILE), (128, 128, 128))
     for i, place in enumerate(places.tolist()):
-        strip.paste(data.open(place).convert("RGB").resize((TILE, TILE)), (TILE * i, 0))
+        strip.paste(plain(data.open(place)).convert("RGB").resize((TILE, TILE)), (TILE * i, 0))
     return strip
 
 

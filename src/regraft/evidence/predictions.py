@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from regraft.data import CLASSIFICATION, Task
+from regraft.data import CLASSIFICATION, Task, plain
 from regraft.data.audio import Sound
 from regraft.data.task import BETWEEN
 from regraft.errors import RunError
@@ -186,7 +186,7 @@ def _save(opened: Any, path: Path) -> None:
 
 def _thumbnail(picture: Image.Image) -> Image.Image:
     """At most PICTURE_SIDE on the long side; small pictures grow by whole factors, their pixels square."""
-    small = picture.convert("RGB")
+    small = plain(picture).convert("RGB")
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     factor = max(1, PICTURE_SIDE // max(small.size))
     return small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST)

@@ -191,6 +191,7 @@ def pretrain_supervised(
     if not data.task.one_of:
         raise DataError(f"{data.name} is a {data.task.kind} task; pretraining needs classes: --task classification")
     resolved = _resolve(training, len(data.classes))
+    make_folder(out)
     splits = {name: _decoded(data.split(name), resolved.input) for name in ("train", "val", "test")}
     present = {name: pictures for name, pictures in splits.items() if len(pictures.labels)}
     return _carry_out(resolved, present, About(data.name, data.classes), out, on_event)
@@ -301,7 +302,6 @@ def _check_out(out: Path, *, resume: bool) -> None:
     if out.is_dir() and any(out.iterdir()) and not (resume and (out / CHECKPOINT).is_file()):
         hint = "pass resume=True to go on with it, or " if (out / CHECKPOINT).is_file() else ""
         raise RunError(f"{out} is not empty, and nothing is overwritten: {hint}take a new folder: out=Path('new').")
-    make_folder(out)
 
 
 def _decoded(data: Dataset, spec: InputSpec) -> Pictures:
