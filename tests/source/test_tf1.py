@@ -16,7 +16,7 @@ from torch import nn
 from damage import mutations
 from regraft.cli.inspect import command
 from regraft.errors import RegraftError, SourceError
-from regraft.source import Source, expects, load_source, read_variables
+from regraft.source import Source, expects, load_source, read_variables, restore_variables
 from regraft.source.tf1 import contents, open_variables
 from regraft.source.tf1.schema import messages
 from regraft.spec import InputSpec
@@ -217,8 +217,13 @@ def test_some_variables_can_be_restored_by_a_pattern(networks: Path) -> None:
     found = read_variables(str(networks / "mlp"), "hidden[123]")
     assert sorted(found) == [f"dnn.hidden{i}.{part}" for i in (1, 2, 3) for part in ("bias", "weight")]
     network = Mine()
-    lost = network.load_state_dict({name.removeprefix("dnn."): value for name, value in found.items()}, strict=False)
-    assert not lost.unexpected_keys and len(lost.missing_keys) == 4
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    report = restore_variables(network, str(networks / "mlp"), "hidden[123]")
+    assert set(report.matched) == {name.removeprefix("dnn.") for name in found} and len(report.missing) == 4
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name] if name in report.missing else found[f"dnn.{name}"])
+    with pytest.raises(SourceError, match=r"weight of .*no place in Linear.*regraft inspect"):
+        restore_variables(torch.nn.Linear(2, 2), str(networks / "mlp"), "hidden1/kernel")
     with pytest.raises(SourceError, match="hidden9"):
         read_variables(str(networks / "mlp"), "hidden9")
 

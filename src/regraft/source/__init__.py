@@ -14,7 +14,7 @@ from regraft.source.graph_files import is_graph
 from regraft.source.request import MissingInput
 from regraft.source.source import LoadReport, Source, describe, make_source, with_random_weights
 from regraft.source.spectrogram import for_sound
-from regraft.source.tf1 import contents, is_tf1, read_variables
+from regraft.source.tf1 import contents, is_tf1, read_variables, restore_variables
 
 __all__ = [
     "WEIGHT_FILES",
@@ -35,6 +35,7 @@ __all__ = [
     "load_source",
     "make_source",
     "read_variables",
+    "restore_variables",
     "save_tensors",
     "with_random_weights",
     "write_source",

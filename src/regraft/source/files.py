@@ -6,6 +6,7 @@ import argparse
 import json
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -187,7 +188,8 @@ def _of_torchscript(path: Path) -> dict[str, Any]:
 def _read_torch(path: Path) -> Any:
     check_unpacked(path)
     try:
-        with torch.serialization.safe_globals(_PLAIN_VALUES):
+        with torch.serialization.safe_globals(_PLAIN_VALUES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, about pickles that it then refuses
             return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise _explain(path, str(error)) from error

@@ -69,18 +69,57 @@ def load_weights(model: nn.Module, tensors: Tensors, *, uri: str, ignored: Itera
         >>> print(load_weights(ours, checkpoint, uri="linear.pt"))
         2 tensors matched; stripped prefix 'module.'
     """
+    tensors, prefix, report = _accounted(model, tensors, tuple(ignored))
+    _check_architecture(model, report, prefix, uri)
+    _copy(model, {name: tensors[prefix + name] for name in report.matched}, uri)
+    return report
+
+
+def load_some(model: nn.Module, tensors: Tensors, *, uri: str) -> LoadReport:
+    """Copy chosen tensors of a checkpoint into a network that may have others beside them.
+
+    Args:
+        model: changed in place.
+        tensors: name to tensor; names are found as in `load_weights`.
+        uri: named in messages.
+
+    Returns:
+        What became of every tensor; `missing` are those that keep their values.
+
+    Raises:
+        SourceError: one of them finds no place, or holds NaN. The network is unchanged.
+
+    Example:
+        >>> ours = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+        >>> load_some(ours, {"scope.0.weight": torch.ones(3, 2)}, uri="model.ckpt").matched
+        ('0.weight',)
+    """
+    tensors, prefix, report = _accounted(model, tensors, ())
+    lost = [*report.unexpected, *(name for name, _, _ in report.mismatched)]
+    if lost or not report.matched:
+        raise SourceError(
+            f"{', '.join(lost[:3])} of {uri} find no place in {type(model).__name__}: {report}. It has "
+            f"{', '.join(list(model.state_dict())[:6])}, ... Name its layers as the checkpoint does, or choose fewer: "
+            "regraft inspect tells the names"
+        )
+    _copy(model, {name: tensors[prefix + name] for name in report.matched}, uri)
+    return report
+
+
+def _accounted(model: nn.Module, tensors: Tensors, ignored: tuple[str, ...]) -> tuple[Tensors, str, LoadReport]:
+    """The tensors as the network spells them, what stands before its names, and what becomes of each."""
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     tensors, how = respelt(shapes, tensors)
     prefix = best_prefix(shapes, tensors)
-    report = _compare(shapes, tensors, prefix, tuple(ignored))
-    report = replace(report, renamed="; ".join(part for part in (report.renamed, *how) if part))
-    _check_architecture(model, report, prefix, uri)
-    fitting = {name: tensors[prefix + name] for name in report.matched}
+    report = _compare(shapes, tensors, prefix, ignored)
+    return tensors, prefix, replace(report, renamed="; ".join(part for part in (report.renamed, *how) if part))
+
+
+def _copy(model: nn.Module, fitting: Tensors, uri: str) -> None:
     check_finite(fitting, uri)
     state = model.state_dict()  # which carries the versions of modules that have several
     state.update(fitting)
     model.load_state_dict(state)
-    return report
 
 
 def respelt(shapes: Shapes, tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:

@@ -5,6 +5,15 @@ placeholder to a chosen tensor, as it is at inference: batch norm on stored stat
 """
 
 from regraft.source.tf1.checkpoint import Checkpoint, open_variables
-from regraft.source.tf1.opening import Contents, contents, is_tf1, open_tf1, read_variables
+from regraft.source.tf1.opening import Contents, contents, is_tf1, open_tf1, read_variables, restore_variables
 
-__all__ = ["Checkpoint", "Contents", "contents", "is_tf1", "open_tf1", "open_variables", "read_variables"]
+__all__ = [
+    "Checkpoint",
+    "Contents",
+    "contents",
+    "is_tf1",
+    "open_tf1",
+    "open_variables",
+    "read_variables",
+    "restore_variables",
+]

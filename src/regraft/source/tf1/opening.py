@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from regraft.errors import SourceError, closest
 from regraft.source.arch import build, canonical_arch
 from regraft.source.graph import Builder, fragment, graph_source
-from regraft.source.match import load_weights
+from regraft.source.match import load_some, load_weights
 from regraft.source.messages import parsed_text
 from regraft.source.request import Request
 from regraft.source.source import LoadReport, Source, make_source
@@ -298,6 +299,26 @@ def read_variables(uri: str, matching: str = "", *, averages: bool = False) -> d
             f"no variable of {uri} matches {matching!r}.{closest(matching, checkpoint)} See regraft inspect"
         )
     return {_spelt(name): _laid(name, _value(checkpoint, name, averages)) for name in names}
+
+
+def restore_variables(network: nn.Module, uri: str, matching: str = "", *, averages: bool = False) -> LoadReport:
+    """Copy the variables of a checkpoint that match a pattern into a network of one's own; all else stays as it is.
+
+    Scopes that the network does not have are left out: `dnn/hidden1/kernel` goes into `hidden1.weight`.
+
+    Args:
+        network: changed in place.
+        uri: as for `read_variables`.
+        matching: likewise.
+        averages: likewise.
+
+    Returns:
+        What became of every tensor.
+
+    Raises:
+        SourceError: as `read_variables`, or a variable finds no place in the network.
+    """
+    return load_some(network, read_variables(uri, matching, averages=averages), uri=uri)
 
 
 def _value(checkpoint: Checkpoint, name: str, averages: bool) -> np.ndarray:
