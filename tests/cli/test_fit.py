@@ -124,3 +124,19 @@ def test_several_sources_are_ranked_and_the_first_is_reused(run, pictures, tmp_p
     assert why[0] == f"1. {ranking[0]['source']}: {ranking[0]['reason']}."
     listed = run("rank", pictures, *both, "--json")
     assert [each["source"] for each in json.loads(listed.out)] == [each["source"] for each in ranking]
+
+
+def test_doubts_about_the_data_are_told_at_once(fit, pictures):
+    same, other = sorted((pictures / "disc").iterdir())[0], pictures / "cross" / "copy.png"
+    other.write_bytes(same.read_bytes())
+    assert "conflicting labels: the same picture is" in fit("--recipe", "probe", "--evidence", "off").err
+
+
+def test_a_recipe_with_random_weights_counts_the_pass_that_came_before(fit):
+    metrics = json.loads(fit("--recipe", "scratch", "--set", "min_updates=2", "--evidence", "off", "--json").out)
+    assert metrics["cache_computed"] > 0 and metrics["runtime"] == "torch"
+
+
+def test_values_without_a_recipe_say_what_they_settle(fit):
+    answer = fit("--set", "min_updates=2", "--evidence", "off", "--json")
+    assert "nothing is searched: recipe finetune" in answer.err and json.loads(answer.out)["recipe"] == "finetune"

@@ -187,3 +187,12 @@ def test_runs_are_kept_and_taken_up_again(tmp_path: Path):
     RunStore(tmp_path / "evidence", ["other examples"]).get("scratch, same updates", 3, 50, make)
     RunStore(None).get("scratch, same updates", 3, 50, make)
     assert len(made) == 3
+
+
+def test_a_handful_of_examples_proves_nothing_however_alike() -> None:
+    """All gaps are equal, so that the examples seem not to vary at all."""
+    for n in (2, 5):
+        low, high = difference([[1] * n], [[0.4] * n] * 3).ends()
+        assert high - low > 0.6 and (n == 5 or low < 0)
+    low, high = difference(np.ones((2, 400)), np.ones((2, 400))).ends()
+    assert high - low < 0.15

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from regraft.data import read
 from regraft.evidence.examine import examine, nearly_same, suspects
@@ -76,3 +76,12 @@ def test_reliability_by_its_definition():
     bins = reliability([0.95] * 10 + [0.15] * 4, [1] * 9 + [0] + [0] * 4)
     assert [(b["n"], b["accuracy"]) for b in bins] == [(4, 0.0), (10, 0.9)]
     assert bins[1]["ci95"][0] < 0.9 < bins[1]["ci95"][1]
+
+
+def test_pictures_of_every_mode_are_compared():
+    picture = Image.fromarray(tiny_images(1)[0][0])
+    lab = ImageCms.profileToProfile(
+        picture, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    deep = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+    assert nearly_same(lab, picture) and nearly_same(deep, picture.convert("L"))
