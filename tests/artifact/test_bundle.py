@@ -259,3 +259,9 @@ def test_an_own_architecture_loads_again(delivered: Any, tmp_path: Path, monkeyp
     with pytest.raises(BundleError, match="does not say that it returns"):
         load(folder)
     assert load(folder, trust_code=True).classes == CLASSES
+
+
+def test_a_run_folder_points_to_the_model_in_it(delivered: Delivered, tmp_path: Path) -> None:
+    delivered.save(tmp_path / "run" / "model")
+    with pytest.raises(BundleError, match=r"pass that: .*run/model$"):
+        load(tmp_path / "run")

@@ -118,9 +118,11 @@ def read_bundle(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
+        inside = folder / "model"
+        where = inside if (inside / CONFIG).is_file() else Path("RUN_DIR/model")
         raise BundleError(
-            f"{folder} is no saved model: it has no {CONFIG}. `regraft fit` writes one into its run folder: "
-            f"load('RUN_DIR/model')"
+            f"{folder} is no saved model: it has no {CONFIG}. `regraft fit` writes one into its run folder; pass that: "
+            f"{where}"
         )
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
