@@ -142,7 +142,7 @@ def _not_found(uri: str) -> SourceError:
 
 def _meant(uri: str) -> str:
     """The nearest catalogue entries to a bare name; nothing for what looks like a path."""
-    if "/" in uri or uri.endswith((*SUFFIXES, ".onnx", *KERAS_FILES)):
+    if "/" in uri or uri.endswith(WEIGHT_FILES):
         return ""
     entries = [f"regraft:{name}" for name in EMBEDDED] + [f"timm:{name}" for name in timm_names()]
     entries += [f"torchvision:{name}" for name in torchvision_names()]
