@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,10 @@ def test_empty_folder(tmp_path: Path):
 
 def test_pictures_without_class_folders(tmp_path: Path, paint):
     paint(0).save(tmp_path / "a.png")
-    assert "one folder per class" in _message(tmp_path)
+    assert f"{tmp_path} holds 1 pictures, but no folder per class. Expected one" in _message(tmp_path)
+    assert _message(tmp_path).endswith(f"{tmp_path}/CLASS/picture.jpg")
+    (tmp_path / "cat").mkdir()
+    assert "holds 1 pictures, but none in a class folder" in _message(tmp_path)
     (tmp_path / "splits" / "train").mkdir(parents=True)
     paint(0).save(tmp_path / "splits" / "train" / "a.png")
     assert "CLASS/picture.jpg" in _message(tmp_path / "splits")
@@ -149,7 +153,7 @@ def test_table_without_the_columns(tmp_path: Path):
 def test_every_bad_row_of_a_table(photos: Path):
     table = photos / "t.csv"
     table.write_text(
-        "image,label,split\ncat/00.png,cat,\ncat/99.png,cat,\ncat/02.png,,\n,cat,\ncat/04.png,cat,dev\n"
+        "image,label,split\ncat/00.png,cat,\ncat/99.png,cat,\ncat/02.png,,\n,cat,\ncat/04.png,cat,spare\n"
         + "".join(f"{p.parent.name}/{p.name},{p.parent.name},\n" for p in photos.glob("*/1*"))
     )
     message = _message(table)
@@ -157,8 +161,95 @@ def test_every_bad_row_of_a_table(photos: Path):
     assert "cat/99.png: missing" in message
     assert "t.csv#2: no label" in message
     assert "t.csv#3: no picture" in message
-    assert "t.csv#4: unknown split: unknown split 'dev'" in message
+    assert "t.csv#4: unknown split: there is no split 'spare'" in message
     assert len(read(table, skip_bad=True)) == 21
+
+
+def _table(photos: Path, cells: Iterable[tuple[str, ...]], header: str = "image,label") -> Path:
+    (photos / "t.csv").write_text("".join(f"{line}\n" for line in [header, *map(",".join, cells)]))
+    return photos / "t.csv"
+
+
+def _paths(photos: Path) -> list[tuple[str, str]]:
+    return [(f"{p.parent.name}/{p.name}", p.parent.name) for p in sorted(photos.glob("*/*.*"))]
+
+
+def test_an_unknown_split_is_told_once_with_its_rows(photos: Path):
+    names = ("trian", "dev", "holdout")
+    rows = [(*row, names[i % 3]) for i, row in enumerate(_paths(photos))]
+    message = _message(_table(photos, rows, "image,label,split"))
+    assert message.startswith("20 of 60 pictures") and message.count("trian") == 1
+    assert "there is no split 'trian', expected one of train, " in message and "(20 rows)" in message
+    last = message.splitlines()[-1]
+    assert "no training picture. Give some rows of each the split train" in last and "train/cat" not in last
+    rows = [(*row, ("train", "odd")[i % 3 == 0]) for i, row in enumerate(_paths(photos))]
+    data = read(_table(photos, rows, "image,label,split"), skip_bad=True)
+    assert len(data) == 40
+    assert [(p.name, p.kind) for p in data.problems] == [("t.csv#0", "unknown split")]
+
+
+def test_nothing_but_unknown_splits(photos: Path):
+    message = _message(_table(photos, [(*row, "x") for row in _paths(photos)], "image,label,split"))
+    assert "60 of 60" in message and "(60 rows)" in message
+    assert "Mend the names of the splits, then read(" in message.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: f"nowhere/{path}", "/nowhere/cat/00.png"),
+        (lambda path: path.replace("/", "\\"), "60 have backslashes (60 would be found without): write /"),
+        (lambda path: f"https://example.org/{path}", "60 are addresses, and nothing is downloaded"),
+        (lambda path: path[:-4], "60 have no ending such as .jpg, and there is 00.png: write the whole name"),
+    ],
+)
+def test_paths_that_all_lead_nowhere(photos: Path, spoil: Callable[[str], str], said: str):
+    message = _message(_table(photos, [(spoil(path), label) for path, label in _paths(photos)]))
+    assert f"Paths are relative to the folder of the table: the first was looked for at {photos}/" in message
+    assert said in message and "second class" not in message
+    assert "Mend the paths, then read(" in message.splitlines()[-1]
+
+
+def test_a_class_whose_paths_lead_nowhere_is_no_matter_of_folders(photos: Path):
+    rows = [(path if label == "cat" else f"x/{path}", label) for path, label in _paths(photos)]
+    message = _message(_table(photos, rows))
+    assert "30 of 60 pictures" in message and "looked for at" in message and "one class, 'cat'" in message
+    assert "class folder" not in message and "skip_bad" not in message
+
+
+def test_one_class_that_all_pictures_share(photos: Path):
+    assert "add rows with a second label" in _message(_table(photos, [(path, "x") for path, _ in _paths(photos)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "image,label\n", "has no rows. Expected one for each picture, below the first line: image,label"),
+        (
+            "a.csv",
+            "image,kind\n",
+            "Expected a label column (label | target | class); a first line such as: image,label",
+        ),
+        ("a.csv", "image,kind\na.jpg,cat\n", "Expected a label column (label | target | class); a first line"),
+        ("a.csv", "photo,label\na.jpg,cat\n", "Expected a picture column (image | img) or a column of paths"),
+        ("a.csv", "photo,label\na.jpg,cat\n", "such as: image,label"),
+        ("a.csv", "review,class\na good film,fine\n", "such as: text,class"),
+        ("a.csv", "clip,label\na.wav,cat\n", "such as: audio,label"),
+        ("a.jsonl", '{"image": "a.jpg", "kind": "cat"}', '; lines such as {"image": "...", "label": "..."}'),
+        ("a.jsonl", "", 'has no rows. Expected lines such as {"image": "...", "label": "..."} or {"text"'),
+    ],
+)
+def test_the_missing_column_is_named_with_a_fitting_example(tmp_path: Path, name: str, content: str, said: str):
+    (tmp_path / name).write_text(content)
+    message = _message(tmp_path / name)
+    assert said in message
+    assert message.endswith(("label", "text,class", '"}'))
+
+
+def test_a_modality_that_the_table_does_not_hold(photos: Path):
+    message = _message(_table(photos, _paths(photos)), modality="text")
+    assert "--modality text asks for texts" in message and "has a picture column, 'image'" in message
+    assert message.endswith(f"Leave it out: read({str(photos / 't.csv')!r})")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +287,9 @@ def test_parquet_of_pixel_values(tmp_path: Path):
     ("X", "y", "said"),
     [
         (np.zeros((4, 8, 8)) + 7.5, np.arange(4), "floats 0 to 1"),
-        (np.full((4, 8, 8), np.nan), np.arange(4), "floats 0 to 1"),
+        (np.full((4, 8, 8), np.nan), np.arange(4), "256 of 256 values of X are NaN, in 4 of 4 pictures"),
+        (np.full((4, 8, 8), np.inf), np.arange(4), "nan_to_num"),
+        (np.full((4, 64), np.nan), np.arange(4), "read((X.reshape(len(X), 8, 8), y))"),
         (np.zeros((4, 8, 8), np.int16) - 1, np.arange(4), "whole numbers 0 to 255"),
         (np.zeros((4, 8, 8, 5), np.uint8), np.arange(4), "1, 3 or 4 channels"),
         (np.zeros((4, 64), np.uint8), np.arange(4), "(N, H, W)"),
@@ -206,6 +299,16 @@ def test_parquet_of_pixel_values(tmp_path: Path):
 )
 def test_bad_arrays(X: np.ndarray, y: np.ndarray, said: str):
     assert said in _message((X, y))
+
+
+def test_values_that_are_no_numbers_are_counted_and_their_pictures_named():
+    X, y = np.random.default_rng(0).random((40, 8, 8)), np.arange(40) % 2
+    X[3, 0, :2], X[7] = np.nan, np.inf
+    message = _message((X, y))
+    assert "66 of 2560 values of X are NaN or infinite, in 2 of 40 pictures (number 3, 7)" in message
+    assert message.endswith("ok = np.isfinite(X).all(axis=(1, 2)); read((X[ok], y[ok]))")
+    ok = np.isfinite(X).all(axis=(1, 2))
+    assert len(read((X[ok], y[ok]))) == 38
 
 
 def test_fractions_that_leave_nothing():

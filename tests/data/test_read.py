@@ -61,6 +61,69 @@ def test_what_is_not_a_picture_is_left_out_and_said(photos: Path):
     assert [(p.kind, p.name) for p in data.problems] == [("ignored", "cat"), ("empty class", "cow")]
 
 
+def test_what_macos_adds_and_hidden_folders_are_passed_over(photos: Path):
+    whole = read(photos)
+    for folder in (photos / "__MACOSX" / "cat", photos / "cat" / "__MACOSX", photos / ".thumbs"):
+        folder.mkdir(parents=True)
+        (folder / "._00.jpg").write_text("")
+        (folder / "00.jpg").write_text("")
+    assert read(photos) == whole
+
+
+def test_pictures_beside_the_class_folders_are_left_out_and_said(photos: Path, paint):
+    paint(900).save(photos / "loose.png")
+    (photos / "labels.csv").write_text("")
+    data = read(photos)
+    assert len(data) == 60
+    assert [(p.kind, p.name, "loose.png" in p.detail) for p in data.problems] == [("ignored", "photos", True)]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_given_split_that_lacks_a_class_is_reported(photos: Path, tmp_path: Path, there: bool):
+    root = tmp_path / "split"
+    shutil.copytree(photos, root / "train")
+    (root / "test").mkdir()
+    (root / "train" / "cat").joinpath("00.png").rename(root / "test" / "00.png")
+    (root / "test" / "cat").mkdir()
+    (root / "test" / "00.png").rename(root / "test" / "cat" / "00.png")
+    if there:
+        (root / "test" / "dog").mkdir()
+    found = {p.kind: p for p in read(root).problems}
+    assert set(found) == {"class missing in split"} | ({"empty class"} if there else set())
+    assert found["class missing in split"].name == "test"
+    assert "no picture of 'dog'" in found["class missing in split"].detail
+
+
+def test_a_split_without_class_folders_is_said(photos: Path, tmp_path: Path):
+    root = tmp_path / "split"
+    shutil.copytree(photos, root / "train")
+    (root / "test").mkdir()
+    shutil.copy(photos / "cat" / "00.png", root / "test")
+    assert [(p.kind, p.name, p.detail) for p in read(root).problems] == [("ignored", "test", "it has no class folders")]
+
+
+@pytest.mark.parametrize(
+    "names", [("training", "dev", "holdout"), ("Train", "valid", "eval"), ("train", "val", "testing")]
+)
+def test_splits_have_several_names_in_tables_and_folders(photos: Path, tmp_path: Path, names: tuple[str, str, str]):
+    rows = ["image,label,split"]
+    for i, (path, label) in enumerate(_records(photos)):
+        split = names[i % 3]
+        rows.append(f"{path.relative_to(photos)},{label},{split}")
+        (tmp_path / "root" / split / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "root" / split / label)
+    (photos / "t.csv").write_text("\n".join(rows))
+    expected = {split: {"cat": 10, "dog": 10} for split in ("train", "val", "test")}
+    assert read(photos / "t.csv").counts() == expected == read(tmp_path / "root").counts()
+
+
+def test_blanks_around_paths_do_not_count(photos: Path):
+    rows = [f" {path.relative_to(photos)}\t, {label} " for path, label in _records(photos)]
+    (photos / "t.csv").write_text("\n".join(["image,label", *rows]))
+    data = read(photos / "t.csv")
+    assert _contents(data) == _contents(read(photos)) and data.examples[0].name == "cat/00.png"
+
+
 @pytest.mark.parametrize("columns", [("image", "label"), ("path", "target"), ("file_name", "class")])
 def test_csv(photos: Path, columns: tuple[str, str]):
     table = photos / "labels.csv"
@@ -122,6 +185,17 @@ def test_folder_of_parquet_takes_splits_from_names(photos: Path, tmp_path: Path,
         pq.write_table(_hf_table(records[start::4], "struct"), root / f"{name}.parquet")
     counts = read(tmp_path / "hub").counts()
     assert {split: sum(n.values()) for split, n in counts.items()} == {"train": 30, "val": 15, "test": 15}
+
+
+def test_what_macos_adds_to_a_folder_of_parquet_is_passed_over(photos: Path, tmp_path: Path):
+    pq.write_table(_hf_table(_records(photos), "struct"), tmp_path / "train.parquet")
+    (tmp_path / "._train.parquet").write_text("")
+    assert len(read(tmp_path)) == 60
+    (tmp_path / "data").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "train.parquet").rename(tmp_path / "data" / "train.parquet")
+    (tmp_path / "__MACOSX" / "train.parquet").write_text("")
+    assert len(read(tmp_path)) == 60
 
 
 def test_parquet_holds_few_blocks_in_any_order(tmp_path: Path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft.data import Task, read
+from regraft.data import Dataset, Task, read
 from regraft.errors import DataError
 
 TEXTS = [f"text number {i}" for i in range(60)]
@@ -60,6 +60,49 @@ def test_fractions_are_numbers_to_predict_unless_they_are_few(tmp_path: Path):
     assert read(_csv(tmp_path / "b.csv", few)).task.kind == "classification"
     assert read(_csv(tmp_path / "b.csv", few), task="regression").task.kind == "regression"
     assert read(_csv(tmp_path / "c.csv", [i % 30 for i in range(60)])).task.kind == "classification"
+
+
+def _tasks(data: Dataset) -> str:
+    return " ".join(p.detail for p in data.problems if p.kind == "task")
+
+
+@pytest.mark.parametrize("column", ["label", "labels"])
+@pytest.mark.parametrize("between", ["|", ";", None])
+def test_several_numbers_with_fractions_are_predicted(tmp_path: Path, between: str | None, column: str):
+    values = np.random.default_rng(0).normal(0, 10, (60, 2)).round(3)
+    values[0] = 0.5  # the same number twice is two numbers
+    if between:
+        path = _csv(tmp_path / "a.csv", [between.join(map(str, row)) for row in values.tolist()], column)
+    else:
+        path = _jsonl(tmp_path / "a.jsonl", values.tolist(), column)
+    data = read(path)
+    assert (data.task.kind, data.classes) == ("regression", (f"{column} 0", f"{column} 1"))
+    np.testing.assert_allclose(data.targets, values, rtol=1e-6)
+    assert f"--task {'classification' if between else 'multilabel'}" in _tasks(data)
+
+
+def test_lists_of_few_numbers_are_labels_with_a_hint(tmp_path: Path):
+    few = read(_jsonl(tmp_path / "a.jsonl", [[0.5, 1.5] if i % 2 else [2.5] for i in range(60)]))
+    assert few.task.kind == "multilabel" and _tasks(few).endswith("--task regression")
+    assert "regression" not in _tasks(read(_jsonl(tmp_path / "a.jsonl", [[i % 3, 3] for i in range(60)])))
+    assert "regression" not in _tasks(read(_jsonl(tmp_path / "a.jsonl", SETS)))
+
+
+def test_numbers_taken_for_classes_are_said_where_they_may_be_measurements(tmp_path: Path):
+    assert _tasks(read(_csv(tmp_path / "a.csv", [(i % 3) / 2 for i in range(60)]))).endswith("--task regression")
+    assert _tasks(read(_csv(tmp_path / "b.csv", [i % 30 * 7 for i in range(60)]))).endswith("--task regression")
+    assert not _tasks(read(_csv(tmp_path / "c.csv", [i % 30 for i in range(60)])))  # they count up: names of classes
+    with pytest.raises(DataError, match=r"only one text .* If they are numbers to predict: --task regression"):
+        read(_csv(tmp_path / "d.csv", [3 * i for i in range(60)]))
+
+
+def test_rows_of_differing_numbers_are_refused_with_a_task_that_takes_them(tmp_path: Path):
+    path = _jsonl(tmp_path / "a.jsonl", [[i / 7, i / 3][: 1 + i % 2] for i in range(60)])
+    with pytest.raises(DataError, match=r"1 to 2 of them\. Take --task multilabel"):
+        read(path)
+    assert read(path, task="multilabel", val_fraction=0, test_fraction=0).task.kind == "multilabel"
+    with pytest.raises(DataError, match="Take --task regression"):
+        read(_jsonl(tmp_path / "b.jsonl", [[i / 7, i / 3] for i in range(60)]), task="classification")
 
 
 def test_numbers_are_learned_on_the_scale_of_the_training_examples(tmp_path: Path):

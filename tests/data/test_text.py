@@ -79,6 +79,18 @@ def test_every_way_in_gives_the_same_dataset(tmp_path: Path):
     assert datasets["folder"].problems == datasets["utf-16"].problems == ()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+def test_the_encoding_is_the_tables_own(tmp_path: Path, encoding: str):
+    assert read(_csv(tmp_path / "a.csv", TEXTS, encoding=encoding)).sizes().modes == {encoding: 40}
+
+
+def test_files_that_a_table_names_have_encodings_of_their_own(tmp_path: Path):
+    root = _folder(tmp_path / "texts", TEXTS)
+    rows = [(str(path.relative_to(tmp_path)), path.parent.name) for path in root.glob("*/*.txt")]
+    data = read(_csv(tmp_path / "a.csv", rows, ("path", "label"), encoding="utf-16"))
+    assert data.sizes().modes == {"utf-8": 40}
+
+
 def test_split_column_and_split_folders(tmp_path: Path):
     splits = ("train", "valid", "test", "train")
     table = _csv(

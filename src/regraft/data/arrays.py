@@ -5,6 +5,7 @@ Shape letters: N examples, C channels (1, 3 or 4), H height, W width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,6 +21,7 @@ from regraft.errors import DataError
 from regraft.spec import Modality
 
 _CHANNELS = (1, 3, 4)
+_SHOWN = 5  # numbers of pictures in a message
 
 
 def list_arrays(X: Any, y: Any, name: str = "array", kind: Kind | None = None) -> Listing:
@@ -78,7 +80,9 @@ def _names_a_file(text: str) -> bool:
 
 
 def _pictures(X: Any) -> list[Locator]:
-    pictures = _channels_last(_to_uint8(np.asarray(X)))
+    X = np.asarray(X)
+    _check_shape(X)
+    pictures = _channels_last(_to_uint8(X))
     return [ArrayLocator(pictures, i) for i in range(len(pictures))]
 
 
@@ -95,6 +99,8 @@ def _texts(X: Any) -> list[Locator] | None:
 def _to_uint8(X: np.ndarray) -> np.ndarray:
     if X.dtype == np.uint8:
         return X
+    if X.dtype.kind == "f" and not np.isfinite(X).all():
+        raise _not_finite(X)
     top = 1 if X.dtype.kind in "fb" else 255
     if X.dtype.kind not in "fiub" or (X.size and not (X.min() >= 0 and X.max() <= top)):
         found = f"values from {X.min()} to {X.max()}" if X.size and X.dtype.kind in "fiu" else "other values"
@@ -105,15 +111,37 @@ def _to_uint8(X: np.ndarray) -> np.ndarray:
     return np.rint(X * (255 / top)).astype(np.uint8)
 
 
-def _channels_last(X: np.ndarray) -> np.ndarray:
-    if X.ndim == 3 or (X.ndim == 4 and X.shape[-1] in _CHANNELS):
-        return X
-    if X.ndim == 4 and X.shape[1] in _CHANNELS:
-        return np.moveaxis(X, 1, -1)
+def _not_finite(X: np.ndarray) -> DataError:
+    """How many values are no numbers, and where; scaling would make all of them so."""
+    wrong = ~np.isfinite(X)
+    hit = np.flatnonzero(wrong.any(axis=tuple(range(1, X.ndim))))
+    kinds = " or ".join(name for name, has in (("NaN", np.isnan), ("infinite", np.isinf)) if has(X).any())
+    shown = ", ".join(map(str, hit[:_SHOWN])) + (", ..." if len(hit) > _SHOWN else "")
+    axes = ", ".join(map(str, range(1, X.ndim)))
+    way_out = (
+        "as black: read((np.nan_to_num(X, posinf=0, neginf=0), y))"
+        if len(hit) == len(X)
+        else f"without these pictures: ok = np.isfinite(X).all(axis=({axes})); read((X[ok], y[ok]))"
+    )
+    return DataError(
+        f"{wrong.sum()} of {X.size} values of X are {kinds}, in {len(hit)} of {len(X)} pictures (number {shown}). "
+        f"Expected floats 0 to 1; {way_out}"
+    )
+
+
+def _check_shape(X: np.ndarray) -> None:
+    if X.ndim == 3 or (X.ndim == 4 and (X.shape[-1] in _CHANNELS or X.shape[1] in _CHANNELS)):
+        return
+    side = math.isqrt(X.shape[1]) if X.ndim == 2 else 0
+    sides = f"{side}, {side}" if side and side**2 == X.shape[1] else "height, width"
     raise DataError(
         f"X has the shape {X.shape}. Expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
-        "with 1, 3 or 4 channels: read((X.reshape(len(X), height, width), y))"
+        f"with 1, 3 or 4 channels: read((X.reshape(len(X), {sides}), y))"
     )
+
+
+def _channels_last(X: np.ndarray) -> np.ndarray:
+    return X if X.ndim == 3 or X.shape[-1] in _CHANNELS else np.moveaxis(X, 1, -1)
 
 
 def _shape(y: Any) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MISSING = "missing"  # kinds of problems that are told in another way when there are many
+UNKNOWN_SPLIT = "unknown split"
 CUT = "the end of the file is missing"
 
 
@@ -24,7 +26,7 @@ def broken(error: Exception) -> BadExample:
     if isinstance(error, BadExample):
         return error
     if isinstance(error, FileNotFoundError):
-        return BadExample("missing", "there is no such file")
+        return BadExample(MISSING, "there is no such file")
     if "truncated" in str(error).lower() or isinstance(error, EOFError):
         return BadExample("truncated", CUT)
     return BadExample("unreadable", f"it does not decode ({error})")

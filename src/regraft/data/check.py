@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
+from regraft.data.bad import MISSING, UNKNOWN_SPLIT
 from regraft.data.dataset import Example, Problem
 from regraft.data.medium import Medium
+from regraft.data.targets import NUMBERS, are_numbers
 from regraft.data.task import BETWEEN, Kind
 from regraft.data.text.opening import FALLBACK
 
@@ -14,6 +16,20 @@ _SHOWN = 20  # problems in one message; the rest is counted
 _SMALL = 5  # fewer training examples than this leave a class to luck
 _IMBALANCE = 10  # largest class over smallest
 _LONG = 10_000  # characters; networks for text read the first 2,000 or so
+
+
+def together(bad: Sequence[Problem]) -> list[Problem]:
+    """Rows with the same unknown split as one problem: one word is wrong, however many rows say it."""
+    times = Counter(problem.detail for problem in bad if problem.kind == UNKNOWN_SPLIT)
+    merged = {}
+    for i, problem in enumerate(bad):
+        if problem.kind == UNKNOWN_SPLIT:
+            n = times[problem.detail]
+            detail = f"{problem.detail} ({n} row{'s' if n > 1 else ''})"
+            merged.setdefault(problem.detail, Problem(problem.kind, problem.name, detail))
+        else:
+            merged[i] = problem
+    return list(merged.values())
 
 
 def listed(bad: Sequence[Problem], total: int, noun: str = "picture") -> str:
@@ -24,33 +40,62 @@ def listed(bad: Sequence[Problem], total: int, noun: str = "picture") -> str:
         total: examples there are, good and bad.
         noun: what one example is called.
     """
+    shown = together(bad)
     lines = [f"{len(bad)} of {total} {noun}s cannot be used:"]
-    lines += [f"  {problem}" for problem in bad[:_SHOWN]]
-    lines += [f"  ... and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+    lines += [f"  {problem}" for problem in shown[:_SHOWN]]
+    lines += [f"  ... and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
     return "\n".join(lines)
 
 
-def unusable(bad: Sequence[Problem], total: int, where: str, noun: str) -> str:
-    """`listed`, with what to do about it before a run.
+def complaint(
+    bad: Sequence[Problem], total: int, wrong: Sequence[str], where: str, noun: str, hints: Sequence[str], skip: bool
+) -> str:
+    """Everything that ends the run, and what to do about it; empty if nothing does.
 
     Args:
-        bad: one problem for each.
+        bad: one problem for each example that cannot be used.
         total: examples there are, good and bad.
+        wrong: messages about the others.
         where: what `read` was called with, as code.
         noun: what one example is called.
+        hints: what examples that cannot be used have in common.
+        skip: whether they are to be left out.
     """
-    way_out = f"Mend or remove them, or leave them out with --skip-bad: read({where}, skip_bad=True)"
-    return f"{listed(bad, total, noun)}\n{way_out}"
+    if not bad:
+        return "\n".join(wrong)
+    told = [listed(bad, total, noun), *hints]
+    if len(bad) == total:
+        told.append(f"Nothing is left to learn from. Mend {_to_mend(bad)}, then read({where})")
+    elif wrong:  # what cannot be used may be why, so that leaving it out is no way out
+        told += wrong
+    elif skip:
+        return ""
+    else:
+        told.append(f"Mend or remove them, or leave them out with --skip-bad: read({where}, skip_bad=True)")
+    return "\n".join(told)
 
 
-def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str, noun: str) -> list[str]:
-    """Messages about classes that nothing can be learned from."""
+def _to_mend(bad: Sequence[Problem]) -> str:
+    kinds = {problem.kind for problem in bad}
+    return {UNKNOWN_SPLIT: "the names of the splits", MISSING: "the paths"}.get(
+        kinds.pop() if len(kinds) == 1 else "", "them"
+    )
+
+
+def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str, noun: str, in_table: bool) -> list[str]:
+    """Messages about classes that nothing can be learned from.
+
+    Args:
+        classes: names.
+        examples: those that can be used.
+        where: what `read` was called with, as code.
+        noun: what one example is called.
+        in_table: whether labels and splits are cells, rather than folders.
+    """
     if len(classes) < 2:
         found = f"one class, {classes[0]!r}" if classes else f"no class with a usable {noun}"
-        return [
-            f"{where} has {found}. A classifier needs at least two: add a second class folder "
-            f"(root/CLASS/*) or label, then read({where})"
-        ]
+        second = "rows with a second label" if in_table else "a second class folder (root/CLASS/*) or label"
+        return [f"{where} has {found}. A classifier needs at least two: add {second}, then read({where})"]
     contents = defaultdict(set)
     for example in examples:
         contents[example.label].add(example.key)
@@ -59,13 +104,15 @@ def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str, nou
     untaught = [name for label, name in enumerate(classes) if label not in taught and name not in single]
     messages = []
     if single:
+        doubt = f". {NUMBERS}" if are_numbers(classes) else ""
         messages.append(
-            f"{_classes(single)} only one {noun} (the same {noun} twice counts once). A class needs "
+            f"{_classes(single)} only one {noun} (the same {noun} twice counts once){doubt}. A class needs "
             f"at least two, one to train on and one to test on: add more, or remove it, then read({where})"
         )
     if untaught:
+        some = "Give some rows of each the split train" if in_table else f"Put some into train/{untaught[0]}/"
         messages.append(
-            f"{_classes(untaught)} no training {noun}. Put some into train/{untaught[0]}/ "
+            f"{_classes(untaught)} no training {noun}. {some} "
             f"or remove the class from the other splits, then read({where})"
         )
     return messages
@@ -80,6 +127,7 @@ def notes(
         *(peculiar(examples) if peculiar else ()),
         *_repeated(classes, examples, medium.noun, kind),
         *(_scarce(classes, examples, medium.noun) if kind == "classification" else ()),
+        *(_absent(classes, examples, medium.noun) if kind == "classification" else ()),
     ]
 
 
@@ -144,7 +192,20 @@ def _scarce(classes: tuple[str, ...], examples: Sequence[Example], noun: str) ->
         yield Problem("imbalanced classes", classes[small], detail)
 
 
+def _absent(classes: tuple[str, ...], examples: Sequence[Example], noun: str) -> Iterable[Problem]:
+    """One problem for each split that holds none of some classes, and so says nothing about them."""
+    for split in ("val", "test"):
+        held = {example.label for example in examples if example.split == split}
+        lacking = [name for label, name in enumerate(classes) if label not in held]
+        if held and lacking:
+            detail = f"it has no {noun} of {_names(lacking)}; how well a model tells that stays unknown"
+            yield Problem("class missing in split", split, detail)
+
+
 def _classes(names: list[str]) -> str:
-    listed = ", ".join(repr(name) for name in names[:_SHOWN])
+    return f"class {_names(names)} has" if len(names) == 1 else f"the classes {_names(names)} have"
+
+
+def _names(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"class {listed} has" if len(names) == 1 else f"the classes {listed}{more} have"
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + more

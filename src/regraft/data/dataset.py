@@ -61,7 +61,8 @@ class Problem:
 
     Args:
         kind: "unreadable", "truncated", "empty file", "too large", "missing", "no label", "ignored",
-            "duplicate across splits", "conflicting labels", "small class", "imbalanced classes", ...
+            "duplicate across splits", "conflicting labels", "small class", "imbalanced classes",
+            "class missing in split", ...
         name: the example or class that it is about.
         detail: what is the matter, in words.
     """

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from regraft.data.dataset import Problem
-from regraft.data.listing import SPLIT_NAMES, Listing, Row
+from regraft.data.listing import SPLIT_NAMES, Listing, Row, is_shown
 from regraft.data.locate import FileLocator
 from regraft.data.medium import MEDIA, modality_of_files
 from regraft.errors import DataError
@@ -22,15 +22,20 @@ def list_folder(root: Path, modality: Modality | None = None) -> Listing:
         modality: which files are examples; None goes by the endings of all.
 
     Raises:
-        DataError: split folders without class folders, or files of more than one modality.
+        DataError: split folders without class folders, examples outside of class folders and none inside, or files of
+            more than one modality.
     """
     listing = Listing(root.name)
     parents = _class_parents(root, listing)
     files = {folder: (split, [*_files(folder)]) for split, parent in parents for folder in _subfolders(parent)}
-    names = (path.name for _, paths in files.values() for path in paths)
+    loose = {parent: _loose(parent) for _, parent in parents}
+    names = [path.name for _, paths in files.values() for path in paths]
+    names = names or [path.name for paths in loose.values() for path in paths]
     listing.modality = modality or modality_of_files(names, str(root))
     for folder, (split, paths) in files.items():
         _list_class(root, folder, paths, split, listing)
+    for parent, paths in loose.items():
+        _list_loose(parent, paths, listing)
     return listing
 
 
@@ -40,7 +45,9 @@ def _class_parents(root: Path, listing: Listing) -> list[tuple[str | None, Path]
     splits = [f for f in subfolders if f.name.lower() in SPLIT_NAMES and _subfolders(f)]
     if splits:
         for other in set(subfolders) - set(splits):
-            listing.notes.append(Problem("ignored", other.name, "a folder beside the split folders"))
+            is_split = other.name.lower() in SPLIT_NAMES
+            detail = "it has no class folders" if is_split else "a folder beside the split folders"
+            listing.notes.append(Problem("ignored", other.name, detail))
         return [(SPLIT_NAMES[f.name.lower()], f) for f in splits]
     if subfolders and all(f.name.lower() in SPLIT_NAMES for f in subfolders):
         raise DataError(
@@ -66,11 +73,30 @@ def _list_class(root: Path, folder: Path, paths: list[Path], split: str | None, 
         listing.notes.append(Problem("empty class", name, f"the folder has no {medium.noun}s"))
 
 
+def _list_loose(parent: Path, paths: list[Path], listing: Listing) -> None:
+    """What lies beside the class folders, or instead of them."""
+    medium = MEDIA[listing.modality]
+    loose = [path for path in paths if path.suffix.lower() in medium.suffixes]
+    if loose and not listing.rows:
+        lacking = "none in a class folder" if _subfolders(parent) else "no folder per class"
+        raise DataError(
+            f"{parent} holds {len(loose)} {medium.noun}s, but {lacking}. "
+            f"Expected one folder per class: {parent}/CLASS/{medium.sample}"
+        )
+    if loose:
+        detail = f"{len(loose)} {medium.noun}s beside the class folders ({', '.join(f.name for f in loose[:3])})"
+        listing.notes.append(Problem("ignored", parent.name, detail))
+
+
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return sorted(f for f in folder.iterdir() if f.is_dir() and is_shown(f.name))
+
+
+def _loose(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_file() and is_shown(f.name))
 
 
 def _files(folder: Path) -> Iterator[Path]:
     for where, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        yield from (Path(where, name) for name in sorted(names) if not name.startswith("."))
+        folders[:] = sorted(f for f in folders if is_shown(f))
+        yield from (Path(where, name) for name in sorted(names) if is_shown(name))

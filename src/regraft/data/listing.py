@@ -9,7 +9,16 @@ from regraft.data.locate import Locator
 from regraft.data.task import Kind
 from regraft.spec import Modality
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {  # what people call them, in folders, files and cells
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "holdout", "eval"), "test"),
+}
+
+
+def is_shown(name: str) -> bool:
+    """Whether a file or folder was put there by a person: not hidden, nor what macOS adds to archives."""
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,8 @@ class Listing:
         classes: names in the order that the data itself declares; None sorts them.
         bad: rows that cannot be used.
         notes: what a person should know.
-        label: name of the label column.
+        label: name of the label column; empty where the data are no table.
+        encoding: of the table that holds the texts; empty where texts have encodings of their own.
         kind: of task, where the data themselves declare it.
     """
 
@@ -47,7 +57,12 @@ class Listing:
     bad: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
     label: str = ""
+    encoding: str = ""
     kind: Kind | None = None
+
+    def mode(self, seen: str) -> str:
+        """What a text is said to be encoded in; cells that stand as UTF-8 in memory came in the table's own."""
+        return self.encoding if self.encoding and seen == "utf-8" else seen
 
     def class_names(self, present: set[str]) -> tuple[str, ...]:
         """The classes that have examples: in the declared order, else numbers by value, words by letter."""

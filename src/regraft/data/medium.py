@@ -30,6 +30,7 @@ class Medium:
     Args:
         modality: its name.
         noun: what one example is called; its plural ends in s.
+        sample: what a file of one may be called.
         suffixes: endings of files, lower case.
         decode: what encoded bytes hold; raises BadExample.
         look: width, height and mode of what was opened, given its content too; raises BadExample if it cannot be used.
@@ -38,6 +39,7 @@ class Medium:
 
     modality: Modality
     noun: str
+    sample: str
     suffixes: frozenset[str]
     decode: Callable[[bytes], Any]
     look: Callable[[Any, bytes], tuple[int, int, str]]
@@ -69,9 +71,9 @@ def _look_at_sound(sound: Sound, content: bytes) -> tuple[int, int, str]:
 MEDIA: dict[Modality, Medium] = {
     medium.modality: medium
     for medium in (
-        Medium("image", "picture", PICTURE_SUFFIXES, open_picture, _look_at_picture),
-        Medium("text", "text", TEXT_SUFFIXES, open_text, look_at_text, plain_bytes),
-        Medium("audio", "recording", SOUND_SUFFIXES, open_sound, _look_at_sound),
+        Medium("image", "picture", "picture.jpg", PICTURE_SUFFIXES, open_picture, _look_at_picture),
+        Medium("text", "text", "review.txt", TEXT_SUFFIXES, open_text, look_at_text, plain_bytes),
+        Medium("audio", "recording", "word.wav", SOUND_SUFFIXES, open_sound, _look_at_sound),
     )
 }
 _BY_ENDING: dict[str, Modality] = {suffix: medium.modality for medium in MEDIA.values() for suffix in medium.suffixes}

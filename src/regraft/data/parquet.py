@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regraft.data.bad import BadExample
-from regraft.data.listing import SPLIT_NAMES, Listing
+from regraft.data.listing import SPLIT_NAMES, Listing, is_shown
 from regraft.data.medium import MEDIA
 from regraft.data.table import (
     Columns,
@@ -160,10 +160,10 @@ def list_parquet_folder(root: Path, modality: Modality | None = None, kind: Kind
 
 def parquet_files(root: Path) -> list[Path]:
     """The Parquet files of a folder, or of the one folder below it that has any, or of its split folders."""
-    here = sorted(root.glob("*.parquet"))
+    here = _shown(root, "*.parquet")
     if here:
         return here
-    below = sorted(root.glob("*/*.parquet"))
+    below = _shown(root, "*/*.parquet")
     folders = sorted({path.parent.name for path in below})
     if len(folders) > 1 and not all(name.lower() in SPLIT_NAMES for name in folders):
         raise DataError(
@@ -171,6 +171,10 @@ def parquet_files(root: Path) -> list[Path]:
             f"Expected one dataset: read({str(root / folders[0])!r})"
         )
     return below
+
+
+def _shown(root: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in root.glob(pattern) if all(map(is_shown, path.relative_to(root).parts)))
 
 
 def _list_file(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from regraft.data.absent import absent_files
 from regraft.data.arrays import list_arrays, list_digits
 from regraft.data.audio.speakers import speaker_problems
-from regraft.data.check import fatal, listed, notes, unusable
+from regraft.data.check import complaint, fatal, notes, together
 from regraft.data.dataset import Dataset, Example, Problem
 from regraft.data.examine import Seen, examine
 from regraft.data.folder import list_folder
@@ -63,23 +64,25 @@ def read(
     _check_fractions(val_fraction, test_fraction)
     _check_task(task)
     listing, shown = _list(where, modality, task), repr(str(where)) if isinstance(where, str | Path) else "(X, y)"
-    medium = MEDIA[listing.modality]
+    medium, in_table = MEDIA[listing.modality], bool(listing.label)
     looked = examine(listing.rows, medium)
     bad = listing.bad + [found for found in looked if isinstance(found, Problem)]
     good = [(row, seen) for row, seen in zip(listing.rows, looked, strict=True) if isinstance(seen, Seen)]
+    hints = absent_files(listing.rows, looked, medium) if in_table else []
+
+    def check(wrong: Sequence[str]) -> None:
+        if said := complaint(bad, len(bad) + len(good), wrong, shown, medium.noun, hints, skip_bad):
+            raise DataError(said)
+
+    if not good:
+        check(())
     targets = find_targets(listing, [row.label for row, _ in good], task)
     if isinstance(targets, str):
         raise DataError(f"{targets}, with labels that it can use: read({shown}, task=...)")
     classes, plain = targets.names, targets.kind == "classification"
-    examples = _examples(good, targets, val_fraction, test_fraction)
-    wrong = fatal(classes, examples, shown, medium.noun) if plain else unlearnable(targets, examples, shown)
-    if bad and not skip_bad:
-        wrong.insert(0, unusable(bad, len(bad) + len(good), shown, medium.noun))
-    elif bad and wrong:  # what was left out may be why
-        wrong.insert(0, listed(bad, len(bad) + len(good), medium.noun))
-    if wrong:
-        raise DataError("\n".join(wrong))
-    known = [*bad, *listing.notes, *targets.notes]
+    examples = _examples(good, listing, targets, val_fraction, test_fraction)
+    check(fatal(classes, examples, shown, medium.noun, in_table) if plain else unlearnable(targets, examples, shown))
+    known = [*together(bad), *listing.notes, *targets.notes]
     problems = [*known, *notes(classes, examples, medium, targets.kind), *scarce(targets, examples, medium.noun)]
     if listing.modality == "audio":
         problems += speaker_problems(listing.name, classes, examples)
@@ -88,13 +91,13 @@ def read(
 
 
 def _examples(
-    good: Sequence[tuple[Row, Seen]], targets: Targets, val_fraction: float, test_fraction: float
+    good: Sequence[tuple[Row, Seen]], listing: Listing, targets: Targets, val_fraction: float, test_fraction: float
 ) -> tuple[Example, ...]:
     keys, given = [seen.key for _, seen in good], [row.split for row, _ in good]
     splits = draw(keys, targets.strata, given, val_fraction, test_fraction)
     labels = targets.strata if targets.kind == "classification" else (0,) * len(good)
     return tuple(
-        Example(seen.key, label, split, row.name, row.locator, seen.width, seen.height, seen.mode, target)
+        Example(seen.key, label, split, row.name, row.locator, seen.width, seen.height, listing.mode(seen.mode), target)
         for (row, seen), label, split, target in zip(good, labels, splits, targets.values, strict=True)
     )
 
@@ -115,11 +118,10 @@ def _list(where: str | Path | Arrays, modality: Modality | None, task: Kind | No
     if path.is_dir():
         tables = parquet_files(path)
         listing = list_parquet_folder(path, modality, task) if tables else list_folder(path, modality)
-        example = {"image": "picture.jpg", "text": "review.txt", "audio": "word.wav"}[listing.modality]
-        return _filled(listing, str(path), f"one folder per class: {path}/CLASS/{example}")
+        return _filled(listing, str(path), f"one folder per class: {path}/CLASS/{MEDIA[listing.modality].sample}")
     listing = _list_file(path, modality, task)
     if not listing.rows and not listing.bad:
-        raise DataError(f"{path} has no rows. Expected one for each example, with a first line such as: text,label")
+        raise DataError(f"{path} has no rows. Expected one for each example, with columns such as: image, label")
     return listing
 
 

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, TextIO
 
-from regraft.data.bad import BadExample
+from regraft.data.bad import UNKNOWN_SPLIT, BadExample
 from regraft.data.dataset import Problem
 from regraft.data.listing import SPLIT_NAMES, Listing, Row
 from regraft.data.locate import FileLocator, Locator
@@ -61,7 +61,11 @@ class Columns:
 
 
 def find_columns(
-    path: Path, names: Iterable[str], modality: Modality | None = None, numbers: Collection[str] = ()
+    path: Path,
+    names: Iterable[str],
+    modality: Modality | None = None,
+    numbers: Collection[str] = (),
+    likely: Modality | None = None,
 ) -> Columns:
     """The columns to read, whatever their case.
 
@@ -70,6 +74,7 @@ def find_columns(
         names: of its columns.
         modality: what to look for; None takes what there is.
         numbers: names of columns that hold numbers.
+        likely: what the cells seem to hold, for messages.
 
     Raises:
         DataError: no column for examples or labels, or columns for more than one modality.
@@ -87,8 +92,10 @@ def find_columns(
     paths = _first(PATH_COLUMNS, held)
     kind = _kind(path, content, paths, modality)
     chosen = content.get(kind, paths) if kind else paths
+    if chosen is None and modality and content:
+        raise _not_there(path, modality, content)
     if chosen is None or label is None:
-        raise _no_columns(path, list(reversed(held.values())), chosen, numbers)
+        raise _no_columns(path, list(reversed(held.values())), chosen, label, kind or likely, numbers)
     second = held[pair[1]] if pair and kind == "text" else None
     return Columns(chosen, label, _first(SPLIT_COLUMNS, held), second, kind)
 
@@ -159,16 +166,17 @@ def text_locator(record: Mapping[Any, Any], columns: Columns) -> TextLocator | P
 
 
 def file_locator(table: Path, value: Any, columns: Columns) -> FileLocator:
-    """The file that a row names, relative to the table's folder.
+    """The file that a row names, relative to the table's folder; blanks around its path do not count.
 
     Raises:
         BadExample: the cell is empty.
         UnicodeError: the table is not UTF-8, so that no file can be meant.
     """
-    if not value:
+    named = str(value or "").strip()
+    if not named:
         raise BadExample(f"no {MEDIA[columns.modality or 'image'].noun}", "the cell is empty")
-    str(value).encode()
-    return FileLocator(str(table.parent / str(value)))
+    named.encode()
+    return FileLocator(str(table.parent / named))
 
 
 def finish(listing: Listing, columns: Columns | None) -> Listing:
@@ -192,13 +200,26 @@ def list_table(path: Path, modality: Modality | None = None, kind: Kind | None =
     columns: Columns | None = None
     try:
         for number, record in enumerate(_jsonl(path) if path.suffix.lower() == ".jsonl" else _csv(path)):
-            columns = columns or find_columns(path, record, modality, _numbers(record))
+            columns = columns or find_columns(path, record, modality, _numbers(record), _likely(record))
             _add(listing, path, number, record, columns)
+        if columns is None:
+            raise _no_rows(path, modality)
     except UnicodeError as error:
         raise DataError(
             f"{path} is not a text table ({_undecodable(error)}). Expected UTF-8; save it as CSV UTF-8"
         ) from error
+    if holds_texts(columns):
+        listing.encoding = _encoding(path)
     return finish(listing, columns)
+
+
+def _no_rows(path: Path, modality: Modality | None) -> DataError:
+    """What is missing in a table of no rows: the columns, or all but the columns."""
+    if path.suffix.lower() == ".jsonl" or not (names := _header(path)):
+        return DataError(f"{path} has no rows. Expected {_sample(path, kind=modality)}")
+    columns = find_columns(path, names, modality)
+    noun = MEDIA[columns.modality].noun if columns.modality else "file"
+    return DataError(f"{path} has no rows. Expected one for each {noun}, below the first line: {','.join(names)}")
 
 
 def _undecodable(error: UnicodeError) -> str:
@@ -221,7 +242,7 @@ def _add(listing: Listing, table: Path, number: int, record: Mapping[Any, Any], 
     else:
         if isinstance(value, Mapping):  # the struct that Hugging Face datasets writes
             value = value.get("path")
-        enter(listing, name, record, columns, lambda: (str(value), file_locator(table, value, columns)))
+        enter(listing, name, record, columns, lambda: (str(value).strip(), file_locator(table, value, columns)))
 
 
 def _text(value: Any) -> str:
@@ -236,8 +257,7 @@ def _split(value: Any) -> str | None:
     """One of the splits, or None where the cell is empty."""
     text = str(value or "").strip().lower()
     if text and text not in SPLIT_NAMES:
-        detail = f"unknown split {text!r}, expected one of {', '.join(SPLIT_NAMES)}"
-        raise BadExample("unknown split", detail)
+        raise BadExample(UNKNOWN_SPLIT, f"there is no split {text!r}, expected one of {', '.join(SPLIT_NAMES)}")
     return SPLIT_NAMES[text] if text else None
 
 
@@ -286,28 +306,76 @@ def _kind(path: Path, content: dict[Modality, str], paths: str | None, modality:
     return next(iter(content), None)
 
 
-def _no_columns(path: Path, names: list[str], chosen: str | None, numbers: Collection[str]) -> DataError:
+def _not_there(path: Path, asked: Modality, content: Mapping[Modality, str]) -> DataError:
+    """A person asked for examples of one kind, and the table holds another."""
+    held = " and ".join(f"a {MEDIA[kind].noun} column, {name!r}" for kind, name in content.items())
+    return DataError(
+        f"--modality {asked} asks for {MEDIA[asked].noun}s, and {path} has {held}. Leave it out: read({str(path)!r})"
+    )
+
+
+def _no_columns(
+    path: Path,
+    names: list[str],
+    chosen: str | None,
+    label: str | None,
+    kind: Modality | None,
+    numbers: Collection[str],
+) -> DataError:
+    """Which column is missing, of a table with some names that holds examples of some kind."""
     if not all(name.isprintable() for name in names):
-        return DataError(f"the first line of {path} is no text in UTF-8. Expected a first line such as: text,label")
+        return DataError(f"the first line of {path} is no text in UTF-8. Expected {_sample(path)}")
     shown = ", ".join(names[:20]) or "(none)"
     if chosen is None and len(numbers) > 1:
         return DataError(
             f"{path} is a table of numbers ({shown}). Pretrained networks have nothing to transfer to it; "
             "gradient-boosted trees or a linear model do well: sklearn.ensemble.HistGradientBoostingClassifier()"
         )
-    kinds = " or ".join(f"a {MEDIA[kind].noun} column ({' | '.join(c)})" for kind, c in CONTENT_COLUMNS.items())
-    return DataError(
-        f"{path} has the columns {shown}. Expected {kinds} or a column of paths ({' | '.join(PATH_COLUMNS)}), "
-        f"and a label column ({' | '.join(LABEL_COLUMNS)}); a first line such as: text,label"
+    kinds = " or ".join(
+        f"a {MEDIA[one].noun} column ({' | '.join(c)})" for one, c in CONTENT_COLUMNS.items() if kind in (None, one)
     )
+    examples = f"{kinds} or a column of paths ({' | '.join(PATH_COLUMNS)})"
+    labels = f"a label column ({' | '.join(LABEL_COLUMNS)})"
+    missing = ", and ".join(wanted for wanted, found in ((examples, chosen), (labels, label)) if found is None)
+    return DataError(f"{path} has the columns {shown}. Expected {missing}; {_sample(path, chosen, label, kind)}")
+
+
+def _sample(path: Path, content: str | None = None, label: str | None = None, kind: Modality | None = None) -> str:
+    """How a table may begin, with the columns that are there already."""
+    contents = [content] if content else [c[0] for one, c in CONTENT_COLUMNS.items() if kind in (None, one)]
+    pairs = [(name, label or LABEL_COLUMNS[0]) for name in contents]
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return "lines such as " + " or ".join(f'{{"{name}": "...", "{told}": "..."}}' for name, told in pairs)
+    start = "columns such as " if suffix == ".parquet" else "a first line such as: "
+    return start + " or ".join(",".join(pair) for pair in pairs)
+
+
+def _likely(record: Mapping[Any, Any]) -> Modality | None:
+    """What a row seems to hold, by the endings of its cells; words with blanks between them are text."""
+    cells = [cell for cell in record.values() if isinstance(cell, str)]
+    endings = {PurePath(cell.strip()).suffix.lower() for cell in cells}
+    named: Modality | None = next((medium.modality for medium in MEDIA.values() if medium.suffixes & endings), None)
+    if named is None and any(" " in cell.strip() for cell in cells):
+        return "text"
+    return named
+
+
+def _header(path: Path) -> list[str]:
+    with _opened(path) as file:
+        return list(_reader(path, file).fieldnames or ())
+
+
+def _reader(path: Path, file: TextIO) -> csv.DictReader[Any]:
+    header = file.readline()
+    file.seek(0)
+    separators = "\t" if path.suffix.lower() == ".tsv" else ",;\t"
+    return csv.DictReader(file, delimiter=max(separators, key=header.count), strict=True)
 
 
 def _csv(path: Path) -> Iterator[dict[Any, Any]]:
     with _opened(path) as file, _cells_of_any_length():
-        header = file.readline()
-        file.seek(0)
-        separators = "\t" if path.suffix.lower() == ".tsv" else ",;\t"
-        records = csv.DictReader(file, delimiter=max(separators, key=header.count), strict=True)
+        records = _reader(path, file)
         try:
             yield from records
         except csv.Error as error:  # without strict, a mark that is never closed swallows the rows after it
@@ -331,13 +399,18 @@ def _jsonl(path: Path) -> Iterator[dict[Any, Any]]:
             yield record
 
 
-def _opened(path: Path):
+def _opened(path: Path) -> TextIO:
     """The file as text. Bytes that are not UTF-8 are marked, so that each row is judged by itself."""
-    with path.open("rb") as file:
-        named = marked(file.read(4))
+    named = _encoding(path)
     if named and named != "utf-8-sig":
         return path.open(newline="", encoding=named)
     return path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+
+
+def _encoding(path: Path) -> str:
+    """The encoding that the first bytes name, if any."""
+    with path.open("rb") as file:
+        return marked(file.read(4)) or ""
 
 
 @contextmanager

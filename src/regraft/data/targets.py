@@ -14,6 +14,7 @@ from regraft.data.task import BETWEEN, Kind
 
 _FEW_VALUES, _ROWS_PER_VALUE = 20, 5  # numbers that are so few, or so often the same, may be names of classes
 _SEPARATORS = re.compile(r"[|;]")
+NUMBERS = "If they are numbers to predict: --task regression"
 _SMALL = 5  # fewer training examples with a label than this leave it to luck
 
 Label = str | tuple[str, ...]
@@ -53,7 +54,8 @@ def find_targets(listing: Listing, labels: Sequence[Label], asked: Kind | None) 
     if kind == "multilabel":
         return _label_sets(listing, [_parts(label) for label in labels], notes)
     if any(isinstance(label, tuple) for label in labels):
-        return f"{listing.name} has lists of labels, and a class is one of them. Take --task multilabel"
+        other = "regression" if _are_measured(_all_numbers(labels)) else "multilabel"
+        return f"{listing.name} has lists of labels, and a class is one of them. Take --task {other}"
     names = listing.class_names({str(label) for label in labels})
     index = {name: i for i, name in enumerate(names)}
     return Targets("classification", names, ((),) * len(labels), tuple(index[str(label)] for label in labels), notes)
@@ -63,24 +65,48 @@ def _told(listing: Listing, labels: Sequence[Label]) -> tuple[Kind, str]:
     """The task that labels are of, and why it is said to be that where it is not the usual one."""
     if listing.kind:
         return listing.kind, ""
-    if any(isinstance(label, tuple) for label in labels):
-        return "multilabel", "labels are lists, so any number of them may hold: a multilabel task"
+    lists = any(isinstance(label, tuple) for label in labels)
+    values = _all_numbers(labels)
+    if _are_measured(values):
+        why = "labels are numbers with fractions, so numbers are predicted: a regression task. "
+        return "regression", f"{why}If they are {_otherwise(lists)}"
+    numeric = f". {NUMBERS}" if _may_be_measured(values) else ""
+    if lists:
+        return "multilabel", f"labels are lists, so any number of them may hold: a multilabel task{numeric}"
     if listing.label.lower() == "labels" and any(_SEPARATORS.search(str(label)) for label in labels):
         why = 'labels are separated by "|" or ";", so any number of them may hold: a multilabel task. '
-        return "multilabel", f"{why}If they are names of classes: --task classification"
-    if _is_measured(labels):
-        why = "labels are numbers with fractions, so a number is predicted: a regression task. "
-        return "regression", f"{why}If they are names of classes: --task classification"
-    return "classification", ""
+        return "multilabel", f"{why}If they are {_otherwise(lists)}{numeric}"
+    numeric = numeric if listing.classes is None else ""  # classes that the data declare are no measurements
+    return "classification", f"labels are numbers, taken as names of classes{numeric}" if numeric else ""
 
 
-def _is_measured(labels: Sequence[Label]) -> bool:
+def _otherwise(lists: bool) -> str:
+    return "sets of labels: --task multilabel" if lists else "names of classes: --task classification"
+
+
+def are_numbers(names: Iterable[str]) -> bool:
+    """Whether all classes or labels read as numbers, or as several with "|" between them."""
+    return bool(_all_numbers(list(names)))
+
+
+def _all_numbers(labels: Sequence[Label]) -> list[float]:
+    """The numbers that labels hold, one or several each; none, if any label holds something else."""
+    values = [_number(part) for label in labels for part in _parts(label, once=False)]
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else []
+
+
+def _are_measured(values: Sequence[float]) -> bool:
     """Numbers with fractions, of which few are the same; 0.5, 1.0 and 1.5 on a thousand rows may be classes."""
-    values = [_number(str(label)) for label in labels]
-    known = {value for value in values if value is not None}
-    if len(values) != sum(value is not None for value in values):
-        return False
-    return any(v % 1 for v in known) and len(known) > min(_FEW_VALUES, len(labels) / _ROWS_PER_VALUE)
+    known = set(values)
+    return any(v % 1 for v in known) and len(known) > min(_FEW_VALUES, len(values) / _ROWS_PER_VALUE)
+
+
+def _may_be_measured(values: Sequence[float]) -> bool:
+    """Numbers with fractions, or many that do not count up from 0 or 1, as the numbers of classes do."""
+    known = set(values)
+    counted = known <= set(range(len(known) + 1))
+    return any(v % 1 for v in known) or (len(known) > _FEW_VALUES and not counted)
 
 
 def _number(text: str) -> float | None:
@@ -91,18 +117,21 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _parts(label: Label) -> list[str]:
-    parts = label if isinstance(label, tuple) else _SEPARATORS.split(label)
-    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+def _parts(label: Label, once: bool = True) -> list[str]:
+    """What a label holds; of names that are repeated one is enough, of numbers all count."""
+    parts = [part.strip() for part in (label if isinstance(label, tuple) else _SEPARATORS.split(label))]
+    return [part for part in (dict.fromkeys(parts) if once else parts) if part]
 
 
 def _numbers(listing: Listing, labels: Sequence[Label], notes: tuple[Problem, ...]) -> Targets | str:
-    rows = [[_number(part) for part in _parts(label)] for label in labels]
+    rows = [[_number(part) for part in _parts(label, once=False)] for label in labels]
     wrong = next((label for label, row in zip(labels, rows, strict=True) if not row or None in row), None)
     widths = {len(row) for row in rows}
     if wrong is not None or len(widths) > 1:
         found = f"{wrong!r} is none" if wrong is not None else f"rows have {min(widths)} to {max(widths)} of them"
-        return f"regression needs as many numbers for each example, and {found}. Take --task classification"
+        lists = any(isinstance(label, tuple) for label in labels)
+        other = "multilabel" if lists else "classification"
+        return f"regression needs as many numbers for each example, and {found}. Take --task {other}"
     values = tuple(tuple(value for value in row if value is not None) for row in rows)
     name, width = listing.label or "value", widths.pop() if widths else 1
     names = (name,) if width == 1 else tuple(f"{name} {i}" for i in range(width))
@@ -140,8 +169,9 @@ def unlearnable(targets: Targets, examples: Sequence[Example], where: str) -> li
     if not never:
         return []
     return [
-        f"no training example has the label {', '.join(map(repr, never[:10]))}. Add some, or remove it from the "
-        f"other splits, then read({where})"
+        f"no training example has the label {', '.join(map(repr, never[:10]))}. "
+        f"{f'{NUMBERS}. ' if are_numbers(targets.names) else ''}"
+        f"Add some, or remove it from the other splits, then read({where})"
     ]
 
 
