@@ -31,7 +31,7 @@ def edited(traced: Traced, recipe: Recipe, *, seed: int = 0) -> Traced:
         >>> from regraft.cut import trace
         >>> from regraft.testing import tiny_source
         >>> traced = trace(tiny_source().model, torch.zeros(2, 3, 32, 32))
-        >>> edited(traced, Recipe("narrow", replace={"block3": "conv:8"})).cut("block3").shape
+        >>> edited(traced, Recipe("narrow", head="fresh", replace={"block3": "conv:8"})).cut("block3").shape
         (8, 8, 8)
     """
     blocks = sorted(recipe.replace, key=lambda block: traced.cut(block).index)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +21,8 @@ from regraft.source.graph.constants import packed
 from regraft.source.match import check_finite
 from regraft.source.onnx.net import OnnxGraph, OnnxNet, OnnxNode, OnnxTensor
 from regraft.source.onnx.ops import OPS, STEERED
+from regraft.source.onnx.shared import unshare
+from regraft.source.onnx.strided import without_counting
 from regraft.source.request import Request
 from regraft.source.source import LoadReport, Source, make_source
 
@@ -30,6 +32,7 @@ _MOST_BYTES = 1 << 31  # a file's own limit; larger networks keep their weights 
 _ROLES = {
     "BatchNormalization": {1: "ones", 2: "zeros", 3: "mean", 4: "variance"},
     **{op: {1: "ones", 2: "zeros"} for op in ("LayerNormalization", "InstanceNormalization", "GroupNormalization")},
+    "RMSNormalization": {1: "ones"},
     **{op: {2: "zeros"} for op in ("Conv", "ConvTranspose", "Gemm")},
     **{op: dict.fromkeys(range(1, 5), "steers") for op in STEERED},
 }
@@ -60,8 +63,8 @@ def open_onnx(path: Path, request: Request) -> Source:
     constants, learned = _values(path, model)
     name, shape, channels_last = _input(path, model, request)
     output = _output(path, model, request.uri.partition("#")[2])
-    nodes = _needed(_nodes(model), output)
-    graph = _graph(OnnxGraph(name, shape, channels_last, nodes, (), constants, output), learned)
+    whole = OnnxGraph(name, shape, channels_last, tuple(_nodes(model)), (), constants, output)
+    graph = _graph(without_counting(whole, single=_batch_of_one(model)), learned)
     spec = request.input_or(None, shape)
     arch_args = {"graph": graph.to_dict()}
     network, _ = build("onnx:graph", arch_args, seed=request.seed)
@@ -75,6 +78,8 @@ def open_onnx(path: Path, request: Request) -> Source:
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise SourceError(f"there is no file {path}. Pass one that ends in .onnx")
+    if not path.stat().st_size:
+        raise SourceError(f"{path} is empty. Copy or download it again")
     if path.stat().st_size > _MOST_BYTES:
         raise SourceError(f"{path} is larger than an .onnx file can be. Copy it again; weights may lie beside it")
     onnx = _onnx()
@@ -82,6 +87,7 @@ def _read(path: Path) -> Any:
         model = onnx.load_model_from_string(path.read_bytes())
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
+        unshare(model)
     except Exception as error:  # protobuf's own classes, which differ between its versions
         raise SourceError(
             f"{path} is damaged or no .onnx file ({first_line(error)}). Copy or download it again, then pass {path}"
@@ -233,14 +239,14 @@ def _nodes(model: Any) -> list[OnnxNode]:
             inputs.pop()
         if node.op_type == "CastLike":
             inputs = inputs[:1]
-        if node.op_type == "Reshape" and single:
+        if node.op_type in ("Reshape", "Concat") and single:
             attributes["single"] = 1
         nodes.append(OnnxNode(name, op, tuple(inputs), tuple(node.output), attributes))
     return nodes
 
 
 def _batch_of_one(model: Any) -> bool:
-    """Whether the network was exported for a single picture: its reshapes then say 1 where they mean N."""
+    """Whether the network was exported for a single picture: it then says 1 where it means N."""
     weights = {tensor.name for tensor in model.graph.initializer}
     pictures = next(value for value in model.graph.input if value.name not in weights)
     return pictures.type.tensor_type.shape.dim[0].dim_value == 1
@@ -279,7 +285,7 @@ def _plain(node: Any, attribute: Any) -> Any:
     )
 
 
-def _needed(nodes: list[OnnxNode], output: str) -> tuple[OnnxNode, ...]:
+def _needed(nodes: Sequence[OnnxNode], output: str) -> tuple[OnnxNode, ...]:
     """What leads to the output; a node that reads a later one stays, so that the cycle is reported."""
     wanted, kept = {output}, []
     for node in reversed(nodes):
@@ -290,16 +296,17 @@ def _needed(nodes: list[OnnxNode], output: str) -> tuple[OnnxNode, ...]:
 
 
 def _graph(graph: OnnxGraph, learned: dict[str, np.ndarray]) -> OnnxGraph:
-    """With the tensors that the nodes read, each with its role."""
-    read = {name for node in graph.nodes for name in node.inputs}
-    roles = dict(_roles(graph.nodes))
+    """What leads to the output, with the tensors that the nodes read, each with its role."""
+    nodes = _needed(graph.nodes, graph.output)
+    read = {name for node in nodes for name in node.inputs}
+    roles = dict(_roles(nodes))
     tensors = tuple(
         OnnxTensor(name, values.shape, roles.get(name) or ("weight" if values.ndim > 1 else "zeros"))
         for name, values in learned.items()
         if name in read
     )
     constants = {name: value for name, value in graph.constants.items() if name in read}
-    return OnnxGraph(graph.input, graph.shape, graph.channels_last, graph.nodes, tensors, constants, graph.output)
+    return OnnxGraph(graph.input, graph.shape, graph.channels_last, nodes, tensors, constants, graph.output)
 
 
 def _roles(nodes: Iterable[OnnxNode]) -> Iterator[tuple[str, str]]:

@@ -277,14 +277,14 @@ class OnnxNet(nn.Module):
                 self._run(node, operator.attrgetter(path)(self), values)
                 _check_results([values[name] for name in node.outputs if name in values])
             except Exception as error:  # PyTorch and NumPy refuse with errors of many classes
-                raise SourceError(_no_fit(node, values, error)) from error
+                raise SourceError(_no_fit(node, values, self.graph.shape, error)) from error
         found = values[self.graph.output]
         if not isinstance(found, torch.Tensor) or found.dim() < 1 or found.shape[0] != 2:
             shape = tuple(getattr(found, "shape", ()))
             raise SourceError(
                 f"two pictures give the output {self.graph.output!r} of shape {shape}, expected one row "
                 "for each: the network was exported for a single picture. Export it for any number: "
-                "torch.onnx.export(model, (example,), 'net.onnx', dynamic_axes={'pixels': {0: 'n'}})"
+                "torch.onnx.export(model, (two_pictures,), 'net.onnx', dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
             )
 
 
@@ -295,14 +295,14 @@ def _check_results(results: list[Value]) -> None:
             raise ValueError(f"{count:,} values")
 
 
-def _no_fit(node: OnnxNode, values: Mapping[str, Any], error: Exception) -> str:
+def _no_fit(node: OnnxNode, values: Mapping[str, Any], size: tuple[int, int, int], error: Exception) -> str:
     inputs = [values[name] for name in node.inputs]
     shapes = ", ".join("nothing" if value is None else str(tuple(value.shape)) for value in inputs)
     return (
         f"node {node.name!r} ({node.op}) cannot be applied to the shapes {shapes} and {dict(node.attributes)}: "
-        f"{first_line(error)}. Either the file is damaged, or the network was exported for another size or a single "
-        "picture; export it for any number of pictures, or name its size: "
-        "load_source(uri, input=InputSpec(size=(3, 224, 224)))"
+        f"{first_line(error)}. Either the file is damaged, or the network was exported for a single picture or another "
+        f"size than (C, H, W) = {size}. Export it for any number of pictures of this size: "
+        "torch.onnx.export(model, (two_pictures,), 'net.onnx', dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))"
     )
 
 

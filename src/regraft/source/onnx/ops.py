@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from regraft.source.graph.ops import avg_pool, conv, max_pool
+from regraft.source.onnx.attention import attention, rms_norm, rotary_embedding
 
 Value = Tensor | np.ndarray
 MOST_SIZES = 1 << 16  # numbers in one array of sizes; no shape arithmetic needs more
@@ -49,8 +50,23 @@ def _operand(value: Value, like: Tensor) -> Any:
 def _as_tensor(value: Value, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    dtype = like.dtype if any(isinstance(v, float) for v in value.reshape(-1)) else torch.int64
-    return torch.tensor(value.tolist(), device=like.device, dtype=dtype)
+    plain = value.reshape(-1).tolist()
+    if any(isinstance(v, float) for v in plain):
+        dtype = like.dtype
+    else:
+        dtype = torch.bool if plain and all(isinstance(v, bool) for v in plain) else torch.int64
+    return torch.tensor(plain, device=like.device, dtype=dtype).reshape(value.shape)
+
+
+def _of_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator of tensors alone, that takes constants kept as numbers too."""
+
+    def run(*inputs: Value | None, **settings: Any) -> Any:
+        like = next((value for value in inputs if isinstance(value, Tensor)), None)
+        like = torch.empty(0) if like is None else like
+        return function(*[value if value is None else _as_tensor(value, like) for value in inputs], **settings)
+
+    return run
 
 
 def _each(function: Callable[..., Any]) -> Callable[..., Value]:
@@ -59,6 +75,8 @@ def _each(function: Callable[..., Any]) -> Callable[..., Value]:
     def run(*inputs: Value) -> Value:
         like = next((value for value in inputs if isinstance(value, Tensor)), None)
         if like is None:
+            if math.prod(np.broadcast_shapes(*(value.shape for value in inputs))) > MOST_SIZES:
+                raise ValueError("too many sizes")
             return sizes(function(*inputs))
         return function(*[_operand(value, like) for value in inputs])
 
@@ -162,7 +180,7 @@ def _slice(start: Any, stop: Any, step: Any, length: Any) -> slice:
 def reshape(x: Value, shape: Value, *, allowzero: int = 0, single: int = 0) -> Value:
     """To other sizes; 0 keeps an axis, -1 is what remains; `single` says that a leading 1 means all examples."""
     wanted = _numbers(shape)
-    if single and isinstance(x, Tensor) and len(wanted) > 1 and isinstance(wanted[0], int) and wanted[0] == 1:
+    if single and isinstance(x, Tensor) and len(wanted) > 1 and _is_one(wanted[0]):
         wanted[0] = x.shape[0]
     if not allowzero:
         wanted = [x.shape[i] if isinstance(size, int) and size == 0 else size for i, size in enumerate(wanted)]
@@ -207,12 +225,23 @@ def number_range(start: Value, limit: Value, delta: Value) -> Value:
     return sizes(np.arange(first, last, step).tolist())
 
 
-def concat(*inputs: Value, axis: int) -> Value:
-    """One after the other along an axis."""
+def concat(*inputs: Value, axis: int, single: int = 0) -> Value:
+    """One after the other along an axis; `single` says that a leading 1 means all examples, as of a class token."""
     like = next((value for value in inputs if isinstance(value, Tensor)), None)
     if like is None:
         return np.concatenate(inputs, axis=axis)
-    return torch.cat([_as_tensor(value, like) for value in inputs], axis)
+    parts = [_as_tensor(value, like) for value in inputs]
+    return torch.cat(_for_each_example(parts) if single and axis % like.dim() else parts, axis)
+
+
+def _for_each_example(parts: list[Tensor]) -> list[Tensor]:
+    """What stands there once, repeated as often as there are examples in the others."""
+    many = next((part.shape[0] for part in parts if not _is_one(part.shape[0])), 1)
+    return [part.expand(many, *part.shape[1:]) if _is_one(part.shape[0]) else part for part in parts]
+
+
+def _is_one(size: Any) -> bool:
+    return isinstance(size, int) and size == 1
 
 
 def unsqueeze(x: Value, where: Value | None = None, *, axes: Sequence[int] = ()) -> Value:
@@ -250,13 +279,21 @@ def where(condition: Value, x: Value, y: Value) -> Value:
     return torch.where(asked, _operand(x, like), _operand(y, like))
 
 
-def split(x: Tensor, parts: Value | None = None, *, axis: int = 0, split: Sequence[int] = (), num_outputs: int = 0,
-          outputs: int) -> tuple[Tensor, ...]:  # fmt: skip
+def transpose(x: Value, *, perm: Sequence[int] | None = None) -> Value:
+    """The axes in another order, by default the reverse one."""
+    order = tuple(perm) if perm else tuple(reversed(range(len(x.shape))))
+    return x.transpose(order) if isinstance(x, np.ndarray) else x.permute(order)
+
+
+def split(x: Value, parts: Value | None = None, *, axis: int = 0, split: Sequence[int] = (), num_outputs: int = 0,
+          outputs: int) -> tuple[Value, ...]:  # fmt: skip
     """Pieces along an axis."""
     lengths = [int(n) for n in (_numbers(parts) if parts is not None else split)]
     if not lengths:
         whole = -(-x.shape[axis] // outputs)
         lengths = [whole] * (outputs - 1) + [x.shape[axis] - whole * (outputs - 1)]
+    if isinstance(x, np.ndarray):
+        return tuple(np.split(x, np.cumsum(lengths)[:-1].tolist(), axis))
     return torch.split(x, lengths, axis)
 
 
@@ -343,15 +380,22 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, axis: i
 def gemm(a: Tensor, b: Tensor, c: Value | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
          transB: int = 0) -> Tensor:  # fmt: skip
     """alpha A B + beta C."""
-    a, b = (a.t() if transA else a), (b.t() if transB else b)
+    a, weight = (a.t() if transA else a), (b if transB else b.t())
     if alpha == beta == 1.0 and isinstance(c, Tensor) and c.dim() == 1:
-        return F.linear(a, b.t(), c)
-    product = alpha * (a @ b) if alpha != 1.0 else a @ b
+        return F.linear(a, weight, c)
+    product = alpha * F.linear(a, weight) if alpha != 1.0 else F.linear(a, weight)
     return product if c is None else product + beta * _operand(c, a)
 
 
-def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix products; one with a single matrix is a linear layer, and shows as such in a traced graph."""
+    return F.linear(a, b.t()) if b.dim() == 2 and a.dim() > 1 else torch.matmul(a, b)
+
+
+def flatten(x: Value, *, axis: int = 1) -> Value:
     """To two axes."""
+    if isinstance(x, np.ndarray):
+        return x.reshape(math.prod(x.shape[:axis]), -1)
     return x.flatten(1) if axis == 1 else x.reshape(math.prod(x.shape[:axis]), -1)
 
 
@@ -366,10 +410,9 @@ def _reduce(on_tensor: Callable[..., Tensor], on_sizes: Callable[..., Any] | Non
         wanted = tuple(int(axis) for axis in (_numbers(where) if where is not None else axes))
         if not wanted and noop_with_empty_axes:
             return x
-        if isinstance(x, np.ndarray):
-            if on_sizes is None:
-                raise ValueError("this reduction of sizes")
+        if isinstance(x, np.ndarray) and on_sizes is not None:
             return sizes(on_sizes(x, axis=wanted or None, keepdims=bool(keepdims)))
+        x = _as_tensor(x, torch.empty(0))
         return on_tensor(x, wanted or tuple(range(x.dim())), bool(keepdims))
 
     return run
@@ -381,9 +424,10 @@ def _product(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
     return x
 
 
-def pad(x: Tensor, pads: Value, value: Value | None = None, axes: Value | None = None, *,
+def pad(x: Value, pads: Value, value: Value | None = None, axes: Value | None = None, *,
         mode: str = "constant") -> Tensor:  # fmt: skip
     """On both sides of each axis."""
+    x = _as_tensor(x, torch.empty(0))
     given = [int(n) for n in _numbers(pads)]
     along = [int(axis) % x.dim() for axis in _numbers(axes)] if axes is not None else list(range(x.dim()))
     half = len(given) // 2
@@ -436,6 +480,15 @@ def _check_ties(kind: tuple[str, str, str], factors: Sequence[float]) -> None:
 
 # Inputs of these operators after the first say how, and are no weights.
 STEERED = ("Clip", "Dropout", "Pad", "Resize")
+# These know tensors alone; a constant among their inputs may be kept as numbers.
+_OF_TENSORS = (
+    "Asin", "Atan", "Attention", "Celu", "Conv", "ConvTranspose", "Cos", "Einsum", "Elu", "Erf",
+    "GatherElements", "GatherND", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "GridSample", "GroupNormalization",
+    "HardSigmoid", "HardSwish", "InstanceNormalization", "BatchNormalization", "IsNaN", "LRN", "LayerNormalization",
+    "LeakyRelu", "LogSoftmax", "LogSoftmaxFlat", "LpNormalization", "MatMul", "Mean", "Mish", "PRelu",
+    "RMSNormalization", "Relu", "RotaryEmbedding", "ScatterND", "Selu", "Sigmoid", "Sin", "Softmax", "SoftmaxFlat",
+    "Softplus", "Softsign", "SwiGLU", "Swish", "Tan", "Tanh",
+)  # fmt: skip
 _RESIZES: dict[tuple[str, str, str], tuple[str, bool | None]] = {
     ("nearest", "asymmetric", "floor"): ("nearest", None),
     ("nearest", "half_pixel", "round_prefer_floor"): ("nearest-exact", None),
@@ -445,6 +498,44 @@ _RESIZES: dict[tuple[str, str, str], tuple[str, bool | None]] = {
     ("linear", "align_corners", ""): ("bilinear", True),
     ("cubic", "align_corners", ""): ("bicubic", True),
 }
+
+
+def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
+    """One value for each index, from the same place on the other axes."""
+    return x.gather(axis, torch.where(indices < 0, indices + x.shape[axis], indices))
+
+
+def gather_points(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
+    """What stands at places that the last axis of `indices` names."""
+    if batch_dims:
+        raise ValueError("places of each example")
+    return x[tuple(indices.unbind(-1))]
+
+
+def scatter_points(x: Tensor, indices: Tensor, values: Tensor, *, reduction: str = "none") -> Tensor:
+    """New values at places that the last axis of `indices` names."""
+    if reduction not in ("none", "add"):
+        raise ValueError(f"the reduction {reduction!r}")
+    return x.index_put(tuple(indices.unbind(-1)), values, reduction == "add")
+
+
+def grid_sample(x: Tensor, grid: Tensor, *, mode: str = "linear", padding_mode: str = "zeros",
+                align_corners: int = 0) -> Tensor:  # fmt: skip
+    """The pixels at real places."""
+    how = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
+    if how == "bicubic" or x.dim() != 4:
+        raise ValueError(f"sampling by {mode} of {x.dim()} axes")
+    return F.grid_sample(x, grid, how, padding_mode, bool(align_corners))
+
+
+def triangle(x: Value, k: Value | None = None, *, upper: int = 1) -> Tensor:
+    """What lies on and above a diagonal, or on and below it."""
+    x, diagonal = _as_tensor(x, torch.empty(0)), 0 if k is None else int(_numbers(k)[0])
+    return x.triu(diagonal) if upper else x.tril(diagonal)
+
+
+def _sign(x: Any) -> Any:
+    return torch.sign(x) if isinstance(x, Tensor) else (x > 0).astype(int) - (x < 0).astype(int)
 
 
 def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
@@ -487,6 +578,9 @@ OPS: dict[str, Callable[..., Any]] = {
     "Abs": _each(abs),
     "Add": _each(operator.add),
     "And": _each(lambda x, y: x & y),
+    "Asin": torch.asin,
+    "Atan": torch.atan,
+    "Attention": attention,
     "AveragePool": pool_mean,
     "BatchNormalization": batch_norm,
     "Cast": cast,
@@ -510,6 +604,8 @@ OPS: dict[str, Callable[..., Any]] = {
     "Flatten": flatten,
     "Floor": _real(torch.floor, math.floor),
     "Gather": gather,
+    "GatherElements": gather_elements,
+    "GatherND": gather_points,
     "Gelu": lambda x, *, approximate="none": F.gelu(x, approximate=approximate),
     "Gemm": gemm,
     "GlobalAveragePool": lambda x: x.mean(_spatial(x), keepdim=True),
@@ -517,12 +613,14 @@ OPS: dict[str, Callable[..., Any]] = {
     "Greater": _each(operator.gt),
     "GreaterOrEqual": _each(operator.ge),
     "GroupNormalization": group_norm,
+    "GridSample": grid_sample,
     "HardSigmoid": lambda x, *, alpha=0.2, beta=0.5: (alpha * x + beta).clamp(0, 1),
     "HardSwish": F.hardswish,
     "Identity": lambda x: torch.ops.aten.alias(x) if isinstance(x, Tensor) else x,
     "InstanceNormalization": lambda x, weight, bias, *, epsilon=1e-5: F.instance_norm(
         x, None, None, weight, bias, True, 0.0, epsilon
     ),
+    "IsNaN": torch.isnan,
     "LRN": lambda x, *, size, alpha=1e-4, beta=0.75, bias=1.0: F.local_response_norm(x, size, alpha, beta, bias),
     "LayerNormalization": layer_norm,
     "LeakyRelu": lambda x, *, alpha=0.01: F.leaky_relu(x, alpha),
@@ -532,7 +630,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "LogSoftmaxFlat": lambda x, *, axis=1: F.log_softmax(x.flatten(axis), -1).reshape(x.shape),
     "LogSoftmax": lambda x, *, axis=-1: F.log_softmax(x, axis),
     "LpNormalization": lambda x, *, axis=-1, p=2: F.normalize(x, p, axis),
-    "MatMul": torch.matmul,
+    "MatMul": matmul,
     "Max": _fold(_larger),
     "MaxPool": pool_max,
     "Mean": lambda *inputs: sum(inputs) / len(inputs),
@@ -546,11 +644,13 @@ OPS: dict[str, Callable[..., Any]] = {
     "PRelu": prelu,
     "Pad": pad,
     "Pow": _each(operator.pow),
+    "RMSNormalization": rms_norm,
     "Range": number_range,
     "Reciprocal": _real(torch.reciprocal, lambda x: 1 / x),
     "ReduceL1": _reduce(lambda x, axes, keep: x.abs().sum(axes, keep)),
     "ReduceL2": _reduce(lambda x, axes, keep: x.square().sum(axes, keep).sqrt()),
     "ReduceLogSumExp": _reduce(lambda x, axes, keep: x.logsumexp(axes, keep)),
+    "ReduceLogSum": _reduce(lambda x, axes, keep: x.sum(axes, keep).log()),
     "ReduceMax": _reduce(lambda x, axes, keep: x.amax(axes, keep), np.max),
     "ReduceMean": _reduce(lambda x, axes, keep: x.mean(axes, keep)),
     "ReduceMin": _reduce(lambda x, axes, keep: x.amin(axes, keep), np.min),
@@ -560,11 +660,16 @@ OPS: dict[str, Callable[..., Any]] = {
     "Relu": F.relu,
     "Reshape": reshape,
     "Resize": resize,
+    "RotaryEmbedding": rotary_embedding,
+    "Round": _real(torch.round, round),
+    "ScatterND": scatter_points,
     "Selu": lambda x, *, alpha=1.6732632, gamma=1.0507010: gamma * F.elu(x, alpha),
     "Shape": shape,
     "Sigmoid": torch.sigmoid,
+    "Sign": _each(_sign),
     "Sin": torch.sin,
     "Slice": cut_out,
+    "Size": lambda x: sizes(math.prod(x.shape)),
     "Softmax": lambda x, *, axis=-1: F.softmax(x, axis),
     "SoftmaxFlat": softmax_flat,
     "Softplus": F.softplus,
@@ -575,10 +680,14 @@ OPS: dict[str, Callable[..., Any]] = {
     "Squeeze": squeeze,
     "Sub": _each(operator.sub),
     "Sum": _fold(operator.add),
+    "SwiGLU": lambda gate, x, *, alpha=1.0: gate * torch.sigmoid(alpha * gate) * x,
     "Swish": lambda x, *, alpha=1.0: x * torch.sigmoid(alpha * x),
+    "Tan": torch.tan,
     "Tanh": torch.tanh,
     "Tile": tile,
-    "Transpose": lambda x, *, perm=None: x.permute(tuple(perm) if perm else tuple(reversed(range(x.dim())))),
+    "Transpose": transpose,
+    "Trilu": triangle,
     "Unsqueeze": unsqueeze,
     "Where": where,
 }
+OPS |= {name: _of_tensors(OPS[name]) for name in _OF_TENSORS}
