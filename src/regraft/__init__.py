@@ -62,7 +62,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The estimators, once they are asked for: they bring scikit-learn, half a second that no command waits for."""
+    """The estimators, once they are asked for: they bring scikit-learn, 0.4 s that no other call waits for."""
     if name not in ("TransferClassifier", "TransferRegressor"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from regraft import estimator

@@ -72,8 +72,9 @@ def steps(
     """
 
     def one(part: Recipe) -> Plan:
-        counts = {"n_train": n_train, "n_val": n_val}
-        return resolve(part, source, traced, n_classes, probe=probe, **counts, task=task, length=length)
+        return resolve(
+            part, source, traced, n_classes, probe=probe, n_train=n_train, n_val=n_val, task=task, length=length
+        )
 
     if not recipe.unfreeze:
         return (one(recipe),)
