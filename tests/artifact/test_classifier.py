@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -135,6 +138,50 @@ def test_an_empty_text_is_not_the_current_folder(
         main(["predict", "model", "the sea", ""])
     said = capsys.readouterr()
     assert ended.value.code == 2 and "the sea" in said.out and "mine.txt" not in said.out
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_table_answers_like_the_list_of_its_texts(of_tiny_texts: Classifier, tmp_path: Path, kind: str):
+    texts, table = ["the sea and the ship", "city, street and tram"], tmp_path / f"new.{kind}"
+    rows = [{"text": text, "label": None, "split": "nonsense"} for text in texts]  # neither is looked at
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), table)
+    elif kind == "jsonl":
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        mark = "\t" if kind == "tsv" else ","
+        table.write_text(f"text{mark}label\n" + "".join(f'"{text}"{mark}\n' for text in texts))
+    found = of_tiny_texts.predict(table)
+    assert [one.name for one in found] == [f"new.{kind}#0", f"new.{kind}#1"]
+    assert [one.probabilities for one in found] == [one.probabilities for one in of_tiny_texts.predict(texts)]
+
+
+def test_pairs_of_texts_are_the_rows_of_a_table(
+    of_tiny_texts: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    table = tmp_path / "pairs.csv"
+    table.write_text("sentence1,sentence2\nthe sea,the ship\nthe tram,the street,the city\n")
+    monkeypatch.setattr(predict, "load", lambda *_, **__: of_tiny_texts)
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "model", str(table), "--json"])
+    said = capsys.readouterr()
+    (only,) = of_tiny_texts.predict([("the sea", "the ship")])
+    assert ended.value.code == 2 and "pairs.csv#1" in said.err and "1 cells too many" in said.err
+    assert [one["probability"] for one in json.loads(said.out)] == [pytest.approx(only.probability)]
+
+
+def test_a_table_names_pictures_beside_it(model: Classifier, folder: Path, of_tiny_texts: Classifier):
+    names = sorted(path.name for path in folder.glob("*.png"))[:2]
+    table = folder / "some.csv"
+    table.write_text("file_name\n" + "\n".join(names) + "\n")
+    expected = model.predict([folder / name for name in names])
+    assert [one.probabilities for one in model.predict(table)] == [one.probabilities for one in expected]
+    table.write_text("review\nthe sea\n")
+    with pytest.raises(DataError, match=r"columns review\. Expected a text column .* a first line such as: text$"):
+        of_tiny_texts.predict(table)
+    table.write_text("text\nthe sea\n")
+    with pytest.raises(DataError, match=r"columns text\. Expected a picture column .* such as: image$"):
+        model.predict(table)
 
 
 def test_a_link_to_nowhere_in_a_folder_is_told(model: Classifier, folder: Path):

@@ -146,12 +146,6 @@ def test_settings_that_would_be_ignored_are_refused(fit, run, pictures, tmp_path
     refused(fit(pictures, "--recipe", "finetnue"), "auto, probe, finetune", "--recipe FILE.toml")
 
 
-def test_a_table_is_nothing_to_predict_on(run, tmp_path):
-    table = tmp_path / "texts.csv"
-    table.write_text("text\na good film\n")
-    refused(run("predict", tmp_path / "model", table), "is a table", ".predict([...])")
-
-
 def test_pretraining_that_is_refused_leaves_no_folder(run, tmp_path):
     refused(
         run("pretrain", "digits", "--objective", "supervised", "--arch", "timm:nope", "--out", tmp_path / "new"), "nope"

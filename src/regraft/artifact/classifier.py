@@ -22,6 +22,7 @@ from regraft.data.bad import BadExample
 from regraft.data.check import listed
 from regraft.data.locate import BytesLocator, FileLocator, Locator
 from regraft.data.medium import MEDIA, Medium
+from regraft.data.read import TABLES, unlabelled
 from regraft.data.text.opening import PairLocator, TextLocator
 from regraft.errors import DataError
 
@@ -101,10 +102,11 @@ class Classifier:
         """The most probable class of every example, or its labels, or numbers.
 
         Args:
-            inputs: a file, a folder (every picture, text or recording below it), a Dataset, or a list of files and
-                folders. A model for pictures takes arrays (N, H, W), (N, H, W, C) or (N, C, H, W) with uint8 0..255 or
-                float 0..1, PIL images and lists of them and of single arrays too. To a model for texts a string is a
-                text, and a file is given as a Path; pairs are tuples. A file in memory is an `Upload`.
+            inputs: a file, a folder (every picture, text or recording below it), a table (.csv, .tsv, .jsonl, .parquet)
+                with a column as in training, a Dataset, or a list of these. A model for pictures takes arrays
+                (N, H, W), (N, H, W, C) or (N, C, H, W) with uint8 0..255 or float 0..1, PIL images and lists of them
+                and of single arrays too. To a model for texts a string is a text, and a file or table is given as a
+                Path; pairs are tuples. A file in memory is an `Upload`.
             batch_size: examples per pass.
             on_bad: hears of every example that cannot be used, which is then left out.
 
@@ -236,7 +238,7 @@ def _examples(inputs: Inputs, medium: Medium, tell: Callable[[Problem], None]) -
     if isinstance(inputs, Dataset):
         return inputs
     found = []
-    for name, locator in _located(inputs, medium):
+    for name, locator in _located(inputs, medium, tell):
         try:
             key = medium.key(locator, locator.content())
         except FileNotFoundError:
@@ -250,17 +252,17 @@ def _examples(inputs: Inputs, medium: Medium, tell: Callable[[Problem], None]) -
     return Dataset("inputs", (), tuple(found), modality=medium.modality)
 
 
-def _located(inputs: object, medium: Medium) -> Iterator[tuple[str, Locator]]:
+def _located(inputs: object, medium: Medium, tell: Callable[[Problem], None]) -> Iterator[tuple[str, Locator]]:
     if medium.modality == "image" and isinstance(inputs, np.ndarray):
         yield from _rows(inputs)
     elif isinstance(inputs, Iterable) and not isinstance(inputs, str | Path | tuple | np.ndarray | Image.Image):
         for i, one in enumerate(inputs):
-            yield from _one(i, one, medium)
+            yield from _one(i, one, medium, tell)
     else:
-        yield from _one(0, inputs, medium)
+        yield from _one(0, inputs, medium, tell)
 
 
-def _one(i: int, one: object, medium: Medium) -> Iterator[tuple[str, Locator]]:
+def _one(i: int, one: object, medium: Medium, tell: Callable[[Problem], None]) -> Iterator[tuple[str, Locator]]:
     match medium.modality, one:
         case _, Upload(name, content):
             yield name, BytesLocator(content)
@@ -268,6 +270,11 @@ def _one(i: int, one: object, medium: Medium) -> Iterator[tuple[str, Locator]]:
             yield shorten(one, _LONGEST_NAME), TextLocator(one)
         case "text", (str(first), str(second)):
             yield shorten(f"{first} | {second}", _LONGEST_NAME), PairLocator(first, second)
+        case _, str() | Path() if Path(one).suffix.lower() in TABLES and Path(one).is_file():
+            listing = unlabelled(Path(one), medium.modality)
+            for problem in listing.bad:
+                tell(problem)
+            yield from ((row.name, row.locator) for row in listing.rows)
         case _, str() | Path():
             yield from _files(Path(one), medium)
         case "image", Image.Image():

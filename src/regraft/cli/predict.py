@@ -14,12 +14,12 @@ from regraft.artifact import Classifier, Prediction, load
 from regraft.cli.flags import json_option
 from regraft.cli.terminal import print_result, table, table_console
 from regraft.data import Problem
+from regraft.data.read import TABLES
 from regraft.errors import DataError
 from regraft.job import Device
 from regraft.job import device as device_of
 
-_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-_ENDINGS = (*_TABLES, ".txt", ".json", ".md", ".html", ".pdf", ".docx")
+_ENDINGS = (*TABLES, ".txt", ".json", ".md", ".html", ".pdf", ".docx")
 
 
 @click.command()
@@ -31,15 +31,12 @@ _ENDINGS = (*_TABLES, ".txt", ".json", ".md", ".html", ".pdf", ".docx")
 @click.option("--trust-code", is_flag=True, help="Call the Python function that the model names as its architecture.")
 @json_option
 def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: bool, as_json: bool) -> None:
-    """Answer for INPUTS, files or folders of them, with the model in MODEL_DIR: a class, labels, or numbers.
+    """Answer for INPUTS with the model in MODEL_DIR: a class, labels, or numbers.
 
-    For a model of texts, what is no file, and does not look like one, is a text itself.
+    INPUTS are files, folders of them, or tables (.csv, .tsv, .jsonl, .parquet) with a column of examples or of their
+    paths, as in training; pairs of texts are the rows of a table. For a model of texts, what is no file, and does not
+    look like one, is a text itself.
     """
-    if tables := [one for one in inputs if Path(one).suffix.lower() in _TABLES and _is_there(one)]:
-        raise DataError(
-            f"{tables[0]} is a table, and predict takes examples: files, folders of them, or texts. In Python a list "
-            "does: regraft.load('MODEL_DIR').predict([...])"
-        )
     model = load(model_dir, device=device_of(device), trust_code=trust_code)
     bad: list[Problem] = []
     texts = model.bundle.input.modality == "text"

@@ -25,7 +25,7 @@ def is_shown(name: str) -> bool:
 class Row:
     """One labelled example that has not been opened yet; `split` is None where none was given.
 
-    The label of a cell that held a list is a tuple.
+    The label of a cell that held a list is a tuple; that of a row nobody labelled an empty one.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Listing:
         label: name of the label column; empty where the data are no table.
         encoding: of the table that holds the texts; empty where texts have encodings of their own.
         kind: of task, where the data themselves declare it.
+        labelled: whether rows must have labels; else labels and splits are not looked at.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Listing:
     label: str = ""
     encoding: str = ""
     kind: Kind | None = None
+    labelled: bool = True
 
     def mode(self, seen: str) -> str:
         """What a text is said to be encoded in; cells that stand as UTF-8 in memory came in the table's own."""

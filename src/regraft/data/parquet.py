@@ -142,9 +142,11 @@ class ParquetLocator:
         return self.column.content(self.group, self.row)
 
 
-def list_parquet(path: Path, modality: Modality | None = None, kind: Kind | None = None) -> Listing:
+def list_parquet(
+    path: Path, modality: Modality | None = None, kind: Kind | None = None, *, labelled: bool = True
+) -> Listing:
     """Every row of one Parquet file; its name says nothing."""
-    listing = Listing(path.stem, kind=kind)
+    listing = Listing(path.stem, kind=kind, labelled=labelled)
     return finish(listing, _list_file(path, BlockCache(), listing, None, modality))
 
 
@@ -182,10 +184,11 @@ def _list_file(
 ) -> Columns:
     file = _open(path)
     schema = file.schema_arrow
-    columns = find_columns(path, schema.names, modality, [field.name for field in schema if _is_number(field.type)])
+    numbers = [field.name for field in schema if _is_number(field.type)]
+    columns = find_columns(path, schema.names, modality, numbers, labelled=listing.labelled)
     held = schema.field(columns.content).type
     _check_type(path, columns, held)
-    names = _class_names(schema, columns.label)
+    names = _class_names(schema, columns.label) if columns.label else []
     if names and listing.classes is None:
         listing.classes = tuple(names)
     locate = _locators(path, held, columns, cache)

@@ -27,6 +27,8 @@ from regraft.spec import Modality
 
 Arrays = tuple[Any, Any]
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+
 
 def read(
     where: str | Path | Arrays,
@@ -90,6 +92,15 @@ def read(
     return found.rescaled()
 
 
+def unlabelled(path: Path, modality: Modality) -> Listing:
+    """Every row of a table of pictures, texts or recordings to predict; labels and splits are not looked at.
+
+    Raises:
+        DataError: it has no column of that modality.
+    """
+    return _list_file(path, modality, None, labelled=False)
+
+
 def _examples(
     good: Sequence[tuple[Row, Seen]], listing: Listing, targets: Targets, val_fraction: float, test_fraction: float
 ) -> tuple[Example, ...]:
@@ -125,12 +136,11 @@ def _list(where: str | Path | Arrays, modality: Modality | None, task: Kind | No
     return listing
 
 
-def _list_file(path: Path, modality: Modality | None, task: Kind | None) -> Listing:
+def _list_file(path: Path, modality: Modality | None, task: Kind | None, *, labelled: bool = True) -> Listing:
     kind = path.suffix.lower()
-    if kind == ".parquet":
-        return list_parquet(path, modality, task)
-    if kind in (".csv", ".tsv", ".jsonl"):
-        return list_table(path, modality, task)
+    if kind in TABLES:
+        reader = list_parquet if kind == ".parquet" else list_table
+        return reader(path, modality, task, labelled=labelled)
     raise DataError(
         f"{path} is a file of kind {kind or '(none)'}. "
         f"Expected a folder, .csv, .tsv, .jsonl or .parquet: read({str(path.parent)!r})"

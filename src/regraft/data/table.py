@@ -47,7 +47,7 @@ class Columns:
 
     Args:
         content: the examples, or their paths.
-        label: the labels.
+        label: the labels; empty where they are not looked at.
         split: the splits, if there are any.
         second: the second texts, of pairs.
         modality: of the examples; None if the endings of paths have to tell.
@@ -66,6 +66,7 @@ def find_columns(
     modality: Modality | None = None,
     numbers: Collection[str] = (),
     likely: Modality | None = None,
+    labelled: bool = True,
 ) -> Columns:
     """The columns to read, whatever their case.
 
@@ -75,15 +76,14 @@ def find_columns(
         modality: what to look for; None takes what there is.
         numbers: names of columns that hold numbers.
         likely: what the cells seem to hold, for messages.
+        labelled: whether labels and splits are looked for.
 
     Raises:
         DataError: no column for examples or labels, or columns for more than one modality.
     """
     held = {name.strip().lower(): name for name in reversed(list(names))}
-    label, pair = (
-        _first((*LABEL_COLUMNS, *PLURAL_COLUMNS), held),
-        next((pair for pair in PAIRS if held.keys() >= set(pair)), None),
-    )
+    label = _first((*LABEL_COLUMNS, *PLURAL_COLUMNS), held) if labelled else ""
+    pair = next((pair for pair in PAIRS if held.keys() >= set(pair)), None)
     content: dict[Modality, str] = {
         kind: name for kind, wanted in CONTENT_COLUMNS.items() if (name := _first(wanted, held))
     }
@@ -92,12 +92,12 @@ def find_columns(
     paths = _first(PATH_COLUMNS, held)
     kind = _kind(path, content, paths, modality)
     chosen = content.get(kind, paths) if kind else paths
-    if chosen is None and modality and content:
+    if chosen is None and modality and content and labelled:
         raise _not_there(path, modality, content)
     if chosen is None or label is None:
         raise _no_columns(path, list(reversed(held.values())), chosen, label, kind or likely, numbers)
     second = held[pair[1]] if pair and kind == "text" else None
-    return Columns(chosen, label, _first(SPLIT_COLUMNS, held), second, kind)
+    return Columns(chosen, label, _first(SPLIT_COLUMNS, held) if labelled else None, second, kind)
 
 
 def label_name(value: Any) -> str | tuple[str, ...] | None:
@@ -134,10 +134,8 @@ def enter(
         default: the split, where the row names none.
     """
     try:
-        (shown, locator), said = locate(), record.get(columns.label)
-        found = () if listing.kind == "multilabel" and said in (None, "") else label(said)
-        if found is None:
-            raise BadExample("no label", f"the cell says {said!r}" if said else _empty(columns))
+        shown, locator = locate()
+        found = _label_in(record, columns.label, listing.kind, label) if columns.label else ()
         split = _split(record.get(columns.split)) if columns.split else None
     except BadExample as error:
         listing.bad.append(Problem(error.kind, name, error.detail))
@@ -145,8 +143,18 @@ def enter(
         listing.rows.append(Row(shown, locator, found, split or default))
 
 
-def _empty(columns: Columns) -> str:
-    plural = columns.label.strip().lower() in PLURAL_COLUMNS
+def _label_in(
+    record: Mapping[Any, Any], column: str, kind: Kind | None, label: Callable[[Any], str | tuple[str, ...] | None]
+) -> str | tuple[str, ...]:
+    cell = record.get(column)
+    found = () if kind == "multilabel" and cell in (None, "") else label(cell)
+    if found is None:
+        raise BadExample("no label", f"the cell says {cell!r}" if cell else _empty(column))
+    return found
+
+
+def _empty(column: str) -> str:
+    plural = column.strip().lower() in PLURAL_COLUMNS
     return "the cell is empty" + ("; if that means none of the labels: --task multilabel" if plural else "")
 
 
@@ -194,16 +202,18 @@ def finish(listing: Listing, columns: Columns | None) -> Listing:
     return listing
 
 
-def list_table(path: Path, modality: Modality | None = None, kind: Kind | None = None) -> Listing:
+def list_table(
+    path: Path, modality: Modality | None = None, kind: Kind | None = None, *, labelled: bool = True
+) -> Listing:
     """Every row of a .csv, .tsv or .jsonl file; paths of files are relative to the table's folder."""
-    listing = Listing(path.stem, kind=kind)
+    listing = Listing(path.stem, kind=kind, labelled=labelled)
     columns: Columns | None = None
     try:
         for number, record in enumerate(_jsonl(path) if path.suffix.lower() == ".jsonl" else _csv(path)):
-            columns = columns or find_columns(path, record, modality, _numbers(record), _likely(record))
+            columns = columns or find_columns(path, record, modality, _numbers(record), _likely(record), labelled)
             _add(listing, path, number, record, columns)
         if columns is None:
-            raise _no_rows(path, modality)
+            raise _no_rows(path, modality, labelled)
     except UnicodeError as error:
         raise DataError(
             f"{path} is not a text table ({_undecodable(error)}). Expected UTF-8; save it as CSV UTF-8"
@@ -213,11 +223,11 @@ def list_table(path: Path, modality: Modality | None = None, kind: Kind | None =
     return finish(listing, columns)
 
 
-def _no_rows(path: Path, modality: Modality | None) -> DataError:
+def _no_rows(path: Path, modality: Modality | None, labelled: bool) -> DataError:
     """What is missing in a table of no rows: the columns, or all but the columns."""
     if path.suffix.lower() == ".jsonl" or not (names := _header(path)):
         return DataError(f"{path} has no rows. Expected {_sample(path, kind=modality)}")
-    columns = find_columns(path, names, modality)
+    columns = find_columns(path, names, modality, labelled=labelled)
     noun = MEDIA[columns.modality].noun if columns.modality else "file"
     return DataError(f"{path} has no rows. Expected one for each {noun}, below the first line: {','.join(names)}")
 
@@ -341,14 +351,15 @@ def _no_columns(
 
 
 def _sample(path: Path, content: str | None = None, label: str | None = None, kind: Modality | None = None) -> str:
-    """How a table may begin, with the columns that are there already."""
+    """How a table may begin, with the columns that are there already; an empty label is not wanted."""
     contents = [content] if content else [c[0] for one, c in CONTENT_COLUMNS.items() if kind in (None, one)]
-    pairs = [(name, label or LABEL_COLUMNS[0]) for name in contents]
+    labels = [] if label == "" else [label or LABEL_COLUMNS[0]]
+    samples = [[name, *labels] for name in contents]
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
-        return "lines such as " + " or ".join(f'{{"{name}": "...", "{told}": "..."}}' for name, told in pairs)
-    start = "columns such as " if suffix == ".parquet" else "a first line such as: "
-    return start + " or ".join(",".join(pair) for pair in pairs)
+        return "lines such as " + " or ".join(json.dumps(dict.fromkeys(sample, "...")) for sample in samples)
+    start = ("columns" if labels else "a column") + " such as " if suffix == ".parquet" else "a first line such as: "
+    return start + " or ".join(",".join(sample) for sample in samples)
 
 
 def _likely(record: Mapping[Any, Any]) -> Modality | None:

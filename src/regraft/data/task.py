@@ -5,7 +5,7 @@ standard errors and paired intervals are of one kind whatever the task:
 
     classification  1 if the class is right, else 0; the mean is accuracy
     multilabel      F1 of the labels said and the labels there are; 1 if both are none
-    regression      1 - squared error / variance of the training targets; the mean is R², with that variance
+    regression      1 - squared error / variance of the training targets; the mean: variance explained
 
 Shape letters: N examples, K outputs: classes, labels or numbers.
 """

@@ -29,7 +29,7 @@ WORDS = {
         "loss": "mean binary cross-entropy",
     },
     "regression": {
-        "measure": "R²",
+        "measure": "variance explained",
         "right": "variance explained",
         "soon": "of the variance are explained",
         "things": "numbers",
