@@ -56,6 +56,7 @@ SELF_TEST = 8  # examples kept in the bundle
 # Of a time limit, how much is for finding what to deliver; quick controls then take as long again.
 SEARCH_SHARE = {"off": 0.9, "quick": 0.45, "full": 0.2}
 CONTROLS_UNTIL, FOR_THE_REPORT = 0.97, 3.0  # of a time limit, and seconds before its end
+LATE = 1.1  # times the limit
 RUNS = "controls"  # control runs that ended, until evidence.json holds them
 
 
@@ -176,6 +177,7 @@ def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, cloc
     metrics["times"]["controls"] = round(clock.spent - before, 3)
     write_card(folder.path / "model", evidence=evidence, dataset=chosen.prospect.features.data.name)
     _finish(folder, metrics, clock, fit_seconds)
+    _say_if_late(folder, clock)
     folder.write_json(EVIDENCE, evidence)
     for scratch in (TRAINING, RUNS):
         shutil.rmtree(folder.path / scratch, ignore_errors=True)
@@ -219,6 +221,15 @@ def _finish(folder: RunFolder, metrics: dict[str, Any], clock: Clock, fit_second
     metrics["times"]["model, examination, files"] = round(clock.spent - fit_seconds - controls, 3)
     metrics["sizes"]["model"] = _bytes(folder.path / "model")
     folder.write_json(METRICS, metrics)
+
+
+def _say_if_late(folder: RunFolder, clock: Clock) -> None:
+    """That the limit was shorter than what cannot be left out."""
+    if clock.limit is not None and clock.spent > LATE * clock.limit:
+        folder.say(
+            f"--time-limit {clock.limit:g}s was not kept, the run took {clock.spent:.0f} s: reading the examples and the "
+            "source, one pass through its frozen layers, probes, the model and the report are never left out."
+        )
 
 
 def _metrics(job: Job, chosen: Trial, test: dict[str, Any], fit_seconds: float) -> dict[str, Any]:

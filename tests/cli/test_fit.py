@@ -79,6 +79,12 @@ def test_every_recipe_delivers_a_model_that_loads(fit, run, pictures, tmp_path, 
     assert len(found) == 20 and {one["label"] for one in found} <= set(CLASSES)
 
 
+def test_a_limit_that_no_run_can_keep_is_told(fit):
+    answer = fit("--recipe", "probe", "--evidence", "off", "--time-limit", "0.01s")
+    assert answer.status == 0 and "--time-limit 0.01s was not kept, the run took" in answer.err
+    assert "was not kept" not in fit("--recipe", "probe", "--evidence", "off", "--time-limit", "5m", out="b").err
+
+
 def test_a_run_folder_is_never_overwritten(fit, tmp_path):
     assert fit("--recipe", "probe", "--evidence", "off").status == 0
     before = (tmp_path / "run/metrics.json").read_bytes()
