@@ -1,10 +1,11 @@
 """Does the order in which sources are ranked hold after fine-tuning? Kendall's tau, and what the first one costs.
 
-Seven networks on three sets of pictures, ten training examples of each class. Each is fine-tuned by the recipe
-`finetune` and measured on the test split; the order is that of `rank`, which sees neither. What is done is kept as a
-line of JSON, so that a run can be stopped and taken up again:
+Seven networks on three sets of pictures, ten training examples of each class if not told otherwise. Each is fine-tuned
+by the recipe `finetune` and measured on the test split; the order is that of `rank`, which sees neither. What is done
+is kept as lines of JSON, so that a run can be stopped and taken up again:
 
     python benchmarks/rank.py --seeds 2                          # everything, about an hour on two quiet cores
+    python benchmarks/rank.py --seeds 2 --per-class 25           # with more to learn from
     python benchmarks/rank.py --sets sign_digits --sources lenet # one cell
 """
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from statistics import fmean
@@ -34,13 +36,12 @@ from regraft.search import Clock, Means, decide, look_at, rank
 from regraft.source import Source, load_source
 from regraft.tune import RECIPES
 
-PER_CLASS = 10
 SETS = {
     cell.data: cell
     for cell in (
-        Cell("ants_bees", PER_CLASS, spare=40),
-        Cell("sign_digits", PER_CLASS, per_class=(10, 41)),
-        Cell("cifar10_small", PER_CLASS, per_class=(10, 40)),
+        Cell("ants_bees", 10, spare=40),
+        Cell("sign_digits", 10, per_class=(10, 41)),
+        Cell("cifar10_small", 10, per_class=(10, 40)),
     )
 }
 WEIGHTS = DATA / "weights"
@@ -61,8 +62,9 @@ def main() -> None:
     known = _logged(asked.log)
     for seed in range(asked.seeds):
         for name in asked.sets:
-            data = read(write(SETS[name], seed, asked.cache))
-            for line in _cells(name, data, asked.sources, Means(asked.cache, seed=seed), known):
+            data = read(write(replace(SETS[name], k=asked.per_class), seed, asked.cache))
+            where = {"set": name, "seed": seed, "per_class": asked.per_class}
+            for line in _cells(where, data, asked.sources, Means(asked.cache, seed=seed), known):
                 known.append(line)
                 with asked.log.open("a", encoding="utf-8") as log:
                     log.write(json.dumps(line) + "\n")
@@ -73,6 +75,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--per-class", type=int, default=10)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--sources", nargs="+", choices=list(SOURCES), default=list(SOURCES))
     parser.add_argument("--log", type=Path, default=HERE / "results" / "rank.jsonl")
@@ -88,10 +91,11 @@ def _logged(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
 
 
-def _cells(name: str, data: Dataset, sources: Sequence[str], means: Means, known: list[dict[str, Any]]):
+def _cells(
+    where: dict[str, Any], data: Dataset, sources: Sequence[str], means: Means, known: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     """What is not known yet of one set under one seed: the order of all sources, and each one fine-tuned."""
-    where = {"set": name, "seed": means.seed}
-    mine = [line for line in known if line["set"] == name and line["seed"] == means.seed]
+    mine = [line for line in known if line.items() >= where.items()]
     if len(sources) == len(SOURCES) and not any("order" in line for line in mine):
         began, uris = time.perf_counter(), {}
 
@@ -126,6 +130,33 @@ def _fine_tuned(data: Dataset, source: Source, means: Means) -> dict[str, Any]:
 
 
 def _tell(lines: list[dict[str, Any]]) -> None:
+    rows = []
+    for per_class in sorted({line["per_class"] for line in lines}):
+        rows += _rows(per_class, [line for line in lines if line["per_class"] == per_class])
+    header = [
+        "set",
+        "per class",
+        "seeds",
+        "Kendall's tau",
+        "of sure pairs",
+        "fine-tuned once",
+        "ours",
+        "points behind the best",
+        "within 1 point",
+        "fine-tuned, test %",
+    ]
+    store(
+        "rank",
+        header,
+        rows,
+        "Recipe finetune; test accuracy is the mean over seeds. Of the 21 pairs, sure ones differ after fine-tuning "
+        'by more than a standard error of the difference. "Fine-tuned once": tau of the order that one seed\'s '
+        "fine-tuning gives, against the mean of the other seeds.",
+    )
+
+
+def _rows(per_class: int, lines: list[dict[str, Any]]) -> list[list[str]]:
+    """One row for each set that is complete, and their mean."""
     rows, taus = [], []
     for name in SETS:
         tuned = [line for line in lines if line["set"] == name and "source" in line]
@@ -142,40 +173,12 @@ def _tell(lines: list[dict[str, Any]]) -> None:
         taus.append((tau, sure, once))
         best = " > ".join(f"{s} {100 * mean[s]:.1f}" for s in sorted(mean, key=lambda s: -mean[s]))
         within = "yes" if behind <= POINT else "no"
-        rows.append(
-            [
-                name,
-                len(orders),
-                f"{tau:.2f}",
-                f"{sure:.2f} ({pairs})",
-                f"{once:.2f}",
-                orders[0][0],
-                f"{100 * behind:.1f}",
-                within,
-                best,
-            ]
-        )
+        figures = [f"{tau:.2f}", f"{sure:.2f} ({pairs})", f"{once:.2f}", orders[0][0], f"{100 * behind:.1f}"]
+        rows.append([name, str(per_class), str(len(orders)), *figures, within, best])
     if rows:
-        rows.append(["mean", "", *(f"{fmean(column):.2f}" for column in zip(*taus, strict=True)), "", "", "", ""])
-    header = [
-        "set",
-        "seeds",
-        "Kendall's tau",
-        "of sure pairs",
-        "fine-tuned once",
-        "ours",
-        "points behind the best",
-        "within 1 point",
-        "fine-tuned, test %",
-    ]
-    store(
-        "rank",
-        header,
-        rows,
-        f"{PER_CLASS} training pictures of each class; recipe finetune; test accuracy is the mean over seeds. "
-        "Of the 21 pairs, sure ones differ after fine-tuning by more than a standard error of the difference. "
-        '"Fine-tuned once": tau of the order that one seed\'s fine-tuning gives, against the mean of the other seeds.',
-    )
+        means = [f"{fmean(column):.2f}" for column in zip(*taus, strict=True)]
+        rows.append(["mean", str(per_class), "", *means, "", "", "", ""])
+    return rows
 
 
 def _tau(order: Sequence[str], accuracy: dict[str, float]) -> float:

@@ -26,14 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cells import CELLS, Cell, write
 from common import HERE, REGRAFT, machine, scratch_folder, timed
 from contestants import CONTESTANTS, Contestant
-from results import Line, Results, Table
+from results import SEEDS, Line, Results, Table
 
 PEERS = HERE / "peers"
 RESULTS = Results(HERE / "results" / "peers.jsonl")
 REPORT = HERE / "results" / "peers.md"
 PYTHON = os.environ.get("PEERS_PYTHON", str(HERE / "out" / "peers-venv" / "bin" / "python"))
 WORK = HERE / "out" / "peers"
-SEEDS = (0, 1, 2)
 
 NOTE = """Made by `python benchmarks/peers/run.py`; {machine}.
 

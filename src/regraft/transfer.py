@@ -227,8 +227,8 @@ def _say_if_late(folder: RunFolder, clock: Clock) -> None:
     """That the limit was shorter than what cannot be left out."""
     if clock.limit is not None and clock.spent > LATE * clock.limit:
         folder.say(
-            f"--time-limit {clock.limit:g}s was not kept, the run took {clock.spent:.0f} s: reading the examples and the "
-            "source, one pass through its frozen layers, probes, the model and the report are never left out."
+            f"--time-limit {clock.limit:g}s was not kept, the run took {clock.spent:.0f} s: reading the examples and "
+            "the source, one pass through its frozen layers, probes, the model and the report are never left out."
         )
 
 

@@ -17,7 +17,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from regraft.data import Dataset, read
 from regraft.search import Clock, Decision, Means, Prospect, decide, explore, ideas, look_at, validate
-from regraft.search.trial import SURE, Trial, probe_trial, train_trial
+from regraft.search.ideas import STOPS
+from regraft.search.trial import Trial, probe_trial, train_trial
 from regraft.testing import tiny_images, tiny_source
 from regraft.tune import RECIPES
 
@@ -109,8 +110,8 @@ def test_evaluating_on_many_examples_is_reckoned_with(prospect: Prospect, means:
     (first, *_), *_ = (
         list(each) for each in ideas.ideas(prospect, prospect.profile.single.fitted.head.weight.shape[0])
     )
-    assert first.fixed > 0 and first.seconds == first.plan.seconds + first.fixed
-    assert not explore._affordable([first], first.plan.seconds)  # training alone would have been
+    assert first.fixed > 0 and first.seconds == STOPS * first.plan.seconds + first.fixed
+    assert not explore._affordable([first], STOPS * first.plan.seconds)  # training alone would have been
 
 
 def test_the_chosen_trial_is_the_probe_unless_it_is_surely_worse(searched: tuple[Path, Decision], means: Means) -> None:
@@ -118,7 +119,7 @@ def test_the_chosen_trial_is_the_probe_unless_it_is_surely_worse(searched: tuple
     probe, *tuned = decision.trials
     best = max(tuned, key=explore.merit)
     sure = validate.sure_gain(best, probe, means)
-    assert decision.chosen is (best if sure.points > SURE * sure.se else probe)
+    assert decision.chosen is (best if sure.points > sure.se else probe)
     assert f"{sure} over the probe on {sure.n} examples" in decision.why[-1]
 
 

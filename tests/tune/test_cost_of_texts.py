@@ -47,7 +47,7 @@ def texts() -> SimpleNamespace:
 def test_longer_texts_cost_more(texts, counted, cut: str) -> None:
     plans = {n: resolve(TUNED.with_(cut=cut), texts.source, texts.traced, 3, n_train=60, length=n) for n in (1, 4, 32)}
     for n, plan in plans.items():
-        assert plan.seconds == pytest.approx(3 * 8 * n * 1e-3 * plan.updates, abs=0.01)
+        assert plan.seconds == pytest.approx(3 * n * 1e-3 * 60 * plan.n_epochs, abs=0.01)
     assert {shape[:2] for shape in counted} == {(8, 1), (8, 4), (8, 32)}
     without = resolve(TUNED.with_(cut=cut), texts.source, texts.traced, 3, n_train=60)
     assert without.seconds == pytest.approx(16 * plans[1].seconds, rel=0.01)  # as the traced example
@@ -61,7 +61,7 @@ def test_longer_texts_take_more_of_the_disk(texts, counted) -> None:
 def test_very_long_texts_are_timed_on_fewer(texts, counted) -> None:
     plan = resolve(TUNED.with_(cut="blocks.0"), texts.source, texts.traced, 3, n_train=60, length=1000)
     assert counted[-1][:2] == (2, 1000)
-    assert plan.seconds == pytest.approx(3 * 8 * 1000 * 1e-3 * plan.updates, abs=0.01)
+    assert plan.seconds == pytest.approx(3 * 1000 * 1e-3 * 60 * plan.n_epochs, abs=0.01)
 
 
 def test_every_step_of_gradual_unfreezing_is_reckoned_so(texts, counted) -> None:
@@ -110,5 +110,5 @@ def test_a_prospect_and_the_command_reckon_with_the_texts_at_hand(
             main([*command, "--source", str(weights), "--cache", str(tmp_path / "cache"), str(table)])
         assert not ended.value.code
         (plan,) = json.loads(capsys.readouterr().out)
-        seconds.append(plan["seconds"])
+        seconds.append(plan["seconds"] / plan["n_train"] / plan["n_epochs"])
     assert seconds[1] == pytest.approx(10 * seconds[0], rel=0.01)

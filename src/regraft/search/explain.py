@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regraft.probe import ProbeResult
 from regraft.search.prospect import Prospect
-from regraft.search.trial import SURE, Gain, Trial
+from regraft.search.trial import Gain, Trial
 from regraft.tune import tap_name
 
 
@@ -68,7 +68,7 @@ def why_chosen(tuned: Trial, gained: Gain) -> str:
     judged = f"{gained} over the probe on {gained.n} examples"
     if gained.convincing:
         return f"{where}: {judged}, so it is delivered."
-    return f"{where} was the best training: {judged}, no more than {SURE:g} standard errors, so the probe is delivered."
+    return f"{where} was the best training: {judged}, no more than the standard error, so the probe is delivered."
 
 
 def percent(fraction: float) -> str:

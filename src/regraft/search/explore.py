@@ -23,7 +23,7 @@ from regraft.tune import Recipe
 # are the price of a first answer, and few people wait much longer for a second one. With many examples of a class
 # training gains more, and people who labelled them wait.
 PATIENCE, PATIENCE_WITH_MANY = 1.0, 4.0
-LEAST_SECONDS = 20.0
+LEAST_SECONDS = 25.0
 # Training can win no more than what the probe gets wrong: where that is less than this share of the validation split,
 # the search takes as much less time.
 _WORTH_ALL = 0.25

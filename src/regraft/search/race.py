@@ -98,7 +98,7 @@ def _settle(first: Ranked, second: Ranked, judge: Judge, seconds: float) -> dict
 
 
 def _right_after_training(held: Dataset, source: Source, means: Means, seconds: float) -> np.ndarray | None:
-    """Which examples (N,) the short run of the search's first idea gets right without them; None without time.
+    """Which examples (N,) a short run of the first shallow idea that fits gets right without them; None without time.
 
     Args:
         held: the examples without the test split.
@@ -107,9 +107,10 @@ def _right_after_training(held: Dataset, source: Source, means: Means, seconds: 
         seconds: that it may take.
     """
     prospect, n_classes = look_at(held, source, means), len(held.classes)
-    idea = next((idea for deeper in ideas(prospect, n_classes) for idea in deeper), None)
+    shallowest = (next(deeper, None) for deeper in ideas(prospect, n_classes))
     # The folds come to as many trainings on all rows; before them, one frozen pass to the cut.
-    if idea is None or SHORT * idea.plan.seconds * N_FOLDS + idea.fixed > seconds:
+    fitting = (idea for idea in shallowest if idea and SHORT * idea.plan.seconds * N_FOLDS + idea.fixed <= seconds)
+    if (idea := next(fitting, None)) is None:
         return None
     trial = train_trial(prospect, shortened(idea), n_classes, means, probe=idea.probe)
     return np.concatenate([right_held_out(trial, means), right(trial, "val")])

@@ -78,7 +78,7 @@ def resolve(
     epochs, updates = epochs_and_updates(recipe, n_train)
     rates = _Rates(scope)
     rows = (*_body_rows(scope, source, rates), *_head_rows(scope, rates, epochs))
-    seconds = _step_seconds(scope, source, length) * updates if updates else 0.0
+    seconds = _seconds_a_row(scope, source, length) * epochs * n_train if updates else 0.0
     return Plan(
         recipe,
         source.uri,
@@ -268,15 +268,15 @@ def _cached_bytes(scope: Scope, traced: Traced, n_train: int, n_val: int, length
     return found // cut.shape[0] * length if length and cut.ragged else found
 
 
-def _step_seconds(scope: Scope, source: Source, length: int | None) -> float:
-    """Of one update: three times a timed forward pass, since the backward pass costs about two."""
+def _seconds_a_row(scope: Scope, source: Source, length: int | None) -> float:
+    """Its share of an update: three times a timed forward pass, since the backward pass costs about two."""
     if scope.cut == "output":
         return 0.0
     network = network_above(scope.traced, scope.cut, scope.taps, scope.head, source=source)
     batch = _timed_rows(scope, length)
     with torch.no_grad():
         fastest = min(_timed(network, batch) for _ in range(3))
-    return 3 * fastest * scope.recipe.batch_size / len(batch)
+    return 3 * fastest / len(batch)
 
 
 def _timed_rows(scope: Scope, length: int | None) -> Tensor:
