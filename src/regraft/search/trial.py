@@ -197,7 +197,7 @@ class Gain:
     def convincing(self) -> bool:
         """Whether it exceeds its standard error.
 
-        At 1.5 of them three of six trainings of the best probe were turned down that gained 0.1 to 1.5 points on the
+        At 1.5 of them three of seven trainings of the best probe were turned down that gained 0.1 to 1.5 points on the
         test split, and none that lost any (cifar10, ten of each class, 200 validation examples).
         """
         return self.points > self.se
