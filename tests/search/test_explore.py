@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,8 @@ from regraft.search.ideas import STOPS
 from regraft.search.trial import Trial, probe_trial, train_trial
 from regraft.testing import tiny_images, tiny_source
 from regraft.tune import RECIPES
+
+decide_module = sys.modules["regraft.search.decide"]  # its function has its name in the package
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +201,17 @@ def test_few_validation_examples_bring_training_examples_in(prospect: Prospect, 
     sure = validate.sure_gain(tuned, probe, means)
     assert sure.n == len(y_val) + len(y_train)
     assert validate.sure_gain(tuned, probe, means) == sure  # the same folds, the same answer
+    assert validate.seconds_held_out(tuned) > 0
+    assert validate.sure_gain(tuned, probe, means, held_out=False) == validate.gain(tuned, probe)
+
+
+def test_training_examples_are_left_out_where_no_time_is_left_for_them(
+    prospect: Prospect, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_val = len(prospect.features.labels("val"))
+    monkeypatch.setattr(decide_module, "seconds_held_out", lambda trial: 1e6)
+    decision = search(prospect, means, tmp_path, limit=30.0)
+    assert len(decision.trials) > 1 and f"over the probe on {n_val} examples" in decision.why[-1]
 
 
 def test_a_trial_that_is_worse_gains_less_than_nothing(prospect: Prospect) -> None:

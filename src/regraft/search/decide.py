@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from regraft.search.explore import explore, merit, seconds_beyond
 from regraft.search.features import Means
 from regraft.search.prospect import Prospect, randomised
 from regraft.search.starts import probe_for
+from regraft.search.study import STUDY, Study
 from regraft.search.trial import TRAINING, Trial, plans_for, probe_trial, train_trial
-from regraft.search.validate import gain, sure_gain
+from regraft.search.validate import gain, seconds_held_out, sure_gain
 from regraft.tune import RECIPES, Plan, Recipe, whole
 
 
@@ -57,20 +57,16 @@ def decide(
     probe = probe_trial(prospect, RECIPES["probe"], n_classes)
     no_time = why_no_time(seconds_beyond(probe, clock), probe, limited=clock.limit is not None)
     tuned = explore(probe, means, folder=folder, clock=clock)
-    chosen, reasons = _choose(probe, tuned, means, no_time)
-    return Decision(chosen, (probe, *tuned), (why_probe(prospect), *reasons))
-
-
-def _choose(probe: Trial, tuned: Sequence[Trial], means: Means, no_time: str) -> tuple[Trial, list[str]]:
-    """The probe, unless the best training is surely better."""
     if not tuned:
-        full = probe.val_accuracy == 1.0
-        reason = "no validation example is left to be won" if full else no_time
-        return probe, [f"Nothing was trained further: {reason}."]
+        reason = "no validation example is left to be won" if probe.val_accuracy == 1.0 else no_time
+        return Decision(probe, (probe,), (why_probe(prospect), f"Nothing was trained further: {reason}."))
     best = max(tuned, key=merit)
     reasons = [why_trained(trial, gain(trial, probe)) for trial in tuned]
-    gained = sure_gain(best, probe, means)
-    return best if gained.convincing else probe, [*reasons, why_chosen(best, gained)]
+    fits = clock.left is None or seconds_held_out(best) <= clock.left
+    held_out = Study(folder / STUDY).once("held out", lambda: fits)  # a resumed run judges on the same
+    gained = sure_gain(best, probe, means, held_out=held_out)
+    chosen = best if gained.convincing else probe
+    return Decision(chosen, (probe, *tuned), (why_probe(prospect), *reasons, why_chosen(best, gained)))
 
 
 def plan_of(prospect: Prospect, recipe: Recipe | None, n_classes: int) -> Plan:

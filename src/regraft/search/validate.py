@@ -43,7 +43,15 @@ def gain(new: Trial, old: Trial) -> Gain:
     return Gain.of(right(new, "val").astype(float) - right(old, "val"))
 
 
-def sure_gain(tuned: Trial, probe: Trial, means: Means) -> Gain:
+def seconds_held_out(tuned: Trial) -> float:
+    """About how long `sure_gain` takes to judge a trial on training examples: 0 where validation is enough."""
+    if tuned.history is None or len(tuned.prospect.features.labels("val")) >= FEW:
+        return 0.0
+    last = tuned.history.rows[-1]
+    return N_FOLDS * last.seconds * tuned.history.kept.epoch / max(1, last.epoch)
+
+
+def sure_gain(tuned: Trial, probe: Trial, means: Means, *, held_out: bool = True) -> Gain:
     """What training gives over the probe, on validation and, where that is small, on training examples held out.
 
     The probe's own held-out scores are there already; the training is repeated for each fold, from a head that was
@@ -53,14 +61,15 @@ def sure_gain(tuned: Trial, probe: Trial, means: Means) -> Gain:
         tuned: a trained trial that started from a probe's head.
         probe: the trial to beat.
         means: seed and device.
+        held_out: whether there is time for training examples, however small validation is.
     """
     on_val = right(tuned, "val").astype(float) - right(probe, "val")
     kept = tuned.history.kept.epoch if tuned.history else 0
-    held_out = probe.probe.fitted.cv_scores if probe.probe else None
-    if len(on_val) >= FEW or not kept or held_out is None or tuned.probe is None:
+    scores = probe.probe.fitted.cv_scores if probe.probe else None
+    if not held_out or len(on_val) >= FEW or not kept or scores is None or tuned.probe is None:
         return Gain.of(on_val)
     y, task = tuned.prospect.features.labels("train"), tuned.plan.task
-    on_train = right_held_out(tuned, means).astype(float) - task.merits(held_out, y)
+    on_train = right_held_out(tuned, means).astype(float) - task.merits(scores, y)
     return Gain.of(np.concatenate([on_val, on_train]))
 
 
