@@ -32,8 +32,8 @@ _RATES = (3e-4, 1e-3)
 # A last layer further behind the best probe than this is not worth training up to.
 _FAR = 0.15
 VIEWS = 4  # of each picture, where the best idea is tried with views
-# Of its updates that a training from a probe's head makes until it is stopped early: of ten (cifar10, sign_digits, 50 to
-# 100 examples), eight ended after 42 to 66 % of them.
+# Of its updates that a training from a probe's head makes until it is stopped early: of ten (cifar10, sign_digits, 50
+# to 100 examples), eight ended after 42 to 66 % of them.
 STOPS = 0.6
 FEW_LONG = 0.05  # share of the recordings that may be longer than what the network hears
 
