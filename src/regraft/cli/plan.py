@@ -23,7 +23,7 @@ def command(data: str, as_json: bool, **chosen: Any) -> None:
     """Print every parameter group that a fit on DATA would have, with its rate and state, and what it would cost.
 
     The frozen pass and the probes are run, because they choose where the head reads; they stay in the cache. Without
-    --recipe, fit searches; what is printed is then its way to fine-tune from the best single probe.
+    --recipe, fit searches; what is printed is then its way to fine-tune from the best probe.
     """
     job = Job(data=data, **chosen)
     recipe = job.chosen_recipe

@@ -70,9 +70,9 @@ def decide(
 
 
 def plan_of(prospect: Prospect, recipe: Recipe | None, n_classes: int) -> Plan:
-    """What a recipe would train on a source; for None, what fine-tuning from the best single probe would."""
-    probe = probe_for(prospect, recipe) if recipe else prospect.profile.single
+    """What a recipe would train on a source; for None, what fine-tuning from the best probe would."""
     recipe = recipe or RECIPES["finetune"]
+    probe = probe_for(prospect, recipe)
     return whole(recipe, plans_for(recipe, prospect, n_classes, probe))
 
 

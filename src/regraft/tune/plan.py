@@ -66,7 +66,7 @@ class Plan:
         n_epochs: passes over them.
         updates: optimizer steps in all.
         bytes: of the cached activations at the cut, in all views.
-        seconds: of training, estimated from one timed step; 0 where nothing is trained by gradient.
+        seconds: of all updates, estimated from a timed forward pass; 0 where nothing is trained by gradient.
         task: what the outputs are.
         steps: of gradual unfreezing, the cut and the updates of each; empty where all is trained at once.
     """
