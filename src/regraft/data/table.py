@@ -210,7 +210,9 @@ def list_table(
     columns: Columns | None = None
     try:
         for number, record in enumerate(_jsonl(path) if path.suffix.lower() == ".jsonl" else _csv(path)):
-            columns = columns or find_columns(path, record, modality, _numbers(record), _likely(record), labelled)
+            columns = columns or find_columns(
+                path, record, modality, _numbers(record), _likely(record), labelled=labelled
+            )
             _add(listing, path, number, record, columns)
         if columns is None:
             raise _no_rows(path, modality, labelled)
