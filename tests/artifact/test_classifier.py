@@ -167,6 +167,7 @@ def test_pairs_of_texts_are_the_rows_of_a_table(
     said = capsys.readouterr()
     (only,) = of_tiny_texts.predict([("the sea", "the ship")])
     assert ended.value.code == 2 and "pairs.csv#1" in said.err and "1 cells too many" in said.err
+    assert "remove these rows of" in said.err and "regraft predict" not in said.err  # no command can name a row
     assert [one["probability"] for one in json.loads(said.out)] == [pytest.approx(only.probability)]
 
 

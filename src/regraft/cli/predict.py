@@ -47,12 +47,16 @@ def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: b
     else:
         table_console().print(_table(found, model))
     if bad:
-        raise DataError(_without_answer(bad, found, model, model_dir))
+        raise DataError(_without_answer(bad, found, model, model_dir, inputs))
 
 
-def _without_answer(bad: list[Problem], found: list[Prediction], model: Classifier, folder: Path) -> str:
+def _without_answer(
+    bad: list[Problem], found: list[Prediction], model: Classifier, folder: Path, inputs: tuple[str, ...]
+) -> str:
     noun, told = model.medium.noun, "\n".join(f"  {problem}" for problem in bad)
     what = f"1 {noun} cannot be read and has" if len(bad) == 1 else f"{len(bad)} {noun}s cannot be read and have"
+    if tables := [one for one in inputs if Path(one).suffix.lower() in TABLES]:  # whose rows no command can name
+        return f"{what} no answer:\n{told}\nMend or remove these rows of {', '.join(tables)}; all others are answered"
     names = [shlex.quote(one.name) for one in found[:3]] or [f"NEW_{noun.upper()}"]
     more = " …" if len(found) > 3 else ""
     return f"{what} no answer:\n{told}\nWithout: regraft predict {shlex.quote(str(folder))} {' '.join(names)}{more}"
