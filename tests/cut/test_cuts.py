@@ -96,6 +96,21 @@ class TestStages:
         gaps = [b.index - a.index for a, b in zip(traced.stages, traced.stages[1:], strict=False)]
         assert max(gaps) <= 2 * min(gaps[:-1])
 
+    def test_layers_of_one_width_without_numbers_are_stages_of_their_own(self) -> None:
+        class Unnumbered(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layers = nn.ModuleDict({name: nn.Linear(6, 6) for name in "abcdef"})
+                self.fc = nn.Linear(6, 2)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                for layer in self.layers.values():
+                    x = x + layer(x).relu()
+                return self.fc(x)
+
+        traced = trace(Unnumbered(), torch.zeros(2, 6))
+        assert [cut.name for cut in traced.stages] == ["add", "add_1", "add_2", "add_3", "add_4", "add_5"]
+
     def test_padding_the_input_is_no_stage(self) -> None:
         model = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(256, 2))
         traced = trace(model, torch.zeros(2, 3, 8, 8))

@@ -56,17 +56,19 @@ def _channels_first_sound(node: fx.Node) -> bool:
     return not turned and len(row_shape(node) or ()) == 2
 
 
-def stage_ends(nodes: Sequence[fx.Node], feature: int, leaves: set[str]) -> list[int]:
+def stage_ends(nodes: Sequence[fx.Node], feature: int, leaves: set[str], below: Sequence[int]) -> list[int]:
     """The positions of the last cut of each stage, in order; the feature's is the last.
 
     A stage ends where a numbered block ends, or outside blocks where the size changes; blocks are the
-    smallest ones, unless there are too many: then larger ones, then an even choice. Pooled but not yet
+    smallest ones, unless there are too many: then larger ones, then an even choice. Where that gives next to none, as
+    in a transformer whose file names no blocks, a stage ends before the next parameters. Pooled but not yet
     flattened features are no stage beside the feature.
 
     Args:
         nodes: the activations of the cuts between input and output.
         feature: the position of the classifier's input among them.
         leaves: the paths of modules without modules inside.
+        below: for each activation how many parameters have been used once it has been computed.
     """
     ways: list[Callable[[fx.Node], str]] = [
         _smallest_block(leaves),
@@ -78,6 +80,8 @@ def stage_ends(nodes: Sequence[fx.Node], feature: int, leaves: set[str]) -> list
         if FEWEST_STAGES <= len(ends) <= MOST_STAGES:
             return ends
     finest, coarse = _ends(nodes, feature, ways[0]), _ends(nodes, feature, ways[-1])
+    if len(finest) < FEWEST_STAGES:
+        finest = sorted({*finest, *(i for i in range(feature) if below[i] < below[i + 1])})
     return _thinned(finest, [end for end in coarse if end in finest])
 
 

@@ -60,7 +60,8 @@ def _with_cuts(graph: fx.GraphModule, model: nn.Module, legal: list[fx.Node], na
     feature = _feature(graph, legal)
     below = _params_below(graph)
     again = needing_input(graph.graph)
-    ends = _useful(stage_ends(legal, feature, leaves), feature, [below[n] > 0 and n not in again for n in legal])
+    ends = stage_ends(legal, feature, leaves, [below[n] for n in legal])
+    ends = _useful(ends, feature, [below[n] > 0 and n not in again for n in legal])
     cuts = _cuts(graph, legal, ["input", *names, "output"], ends, below, again)
     return Traced(
         make_graph=lambda: graph,

@@ -181,7 +181,8 @@ def reshape(x: Value, shape: Value, *, allowzero: int = 0, single: int = 0) -> V
     """To other sizes; 0 keeps an axis, -1 is what remains; `single` says that a leading 1 means all examples."""
     wanted = _numbers(shape)
     if single and isinstance(x, Tensor) and len(wanted) > 1 and _is_one(wanted[0]):
-        wanted[0] = x.shape[0]
+        # Heads of attention that were folded into the first axis come apart again by what remains.
+        wanted[0] = x.shape[0] if any(isinstance(size, int) and size <= 0 for size in wanted) else -1
     if not allowzero:
         wanted = [x.shape[i] if isinstance(size, int) and size == 0 else size for i, size in enumerate(wanted)]
     return x.reshape(tuple(wanted))
