@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shlex
 
 import pytest
@@ -151,3 +152,27 @@ def test_pretraining_that_is_refused_leaves_no_folder(run, tmp_path):
         run("pretrain", "digits", "--objective", "supervised", "--arch", "timm:nope", "--out", tmp_path / "new"), "nope"
     )
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--set augment=flip-crop --set cut=block2",
+        "--set lora=4",
+        "--set restore=block1 --set cut=block2",
+        "--set head=fresh --set head_layers=lstm:8 --set taps=block2@2",
+        "--set train=block2 --set freeze=block2",
+    ],
+)
+def test_following_what_messages_end_with_comes_to_a_plan(words, run, pictures, weights):
+    plan = ["plan", pictures, "--source", weights, "--arch", TINY, "--recipe", "finetune", *words.split()]
+    answer = run(*plan)
+    assert answer.status == 2
+    for _ in range(3):
+        flags = re.search(r"(--set \S+)( --set \S+)*", answer.err)
+        assert flags and "recipe.with_" not in answer.err, answer.err
+        plan += shlex.split(flags[0].rstrip(".;,"))
+        answer = run(*plan)
+        if answer.status == 0:
+            return
+    raise AssertionError(answer.err)

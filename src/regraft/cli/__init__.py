@@ -13,6 +13,7 @@ import time
 
 import click
 
+from regraft.cli.messages import in_the_shell
 from regraft.errors import RegraftError
 from regraft.started import STARTED
 
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except RegraftError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {in_the_shell(str(error))}", err=True)
         sys.exit(2)
     except OSError as error:
         if error.errno not in DISK_FULL + CLOSED:
