@@ -170,6 +170,23 @@ class Setting(Inputs):
         return said.get(uri) or said.get("")
 
 
+def _time_limit(help_text: str) -> Any:
+    rule = number("a time above 0", "10m", lambda v: v > 0)
+    return field(default=None, metadata={"help": help_text, "kind": "duration", RULE: rule})
+
+
+@dataclass(frozen=True)
+class Ranking(Setting):
+    """What `rank` is to do.
+
+    Args:
+        time_limit: seconds, of which what is left after the probes is for a race of the first two where they are tied;
+            None lets nobody race.
+    """
+
+    time_limit: float | None = _time_limit("Let the first two race where probes leave them tied: 90s, 10m, 2h in all.")
+
+
 @dataclass(frozen=True)
 class Job(Setting):
     """What `fit` is to do.
@@ -194,14 +211,7 @@ class Job(Setting):
     set: tuple[str, ...] = field(
         default=(), metadata={"help": "Overrule one field of the recipe, as name=value; may be given several times."}
     )
-    time_limit: float | None = field(
-        default=None,
-        metadata={
-            "help": "For the whole run, quick controls included: 90s, 10m, 2h.",
-            "kind": "duration",
-            RULE: number("a time above 0", "10m", lambda v: v > 0),
-        },
-    )
+    time_limit: float | None = _time_limit("For the whole run, quick controls included: 90s, 10m, 2h.")
     evidence: Literal["off", "quick", "full"] = field(
         default="quick",
         metadata={"help": "Controls to compare with: quick takes as long as the fit; full some 20 times as long."},

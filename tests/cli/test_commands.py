@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -153,3 +154,21 @@ def test_inspect_opens_a_graph_up_to_one_of_its_nodes(run):
     part = run("inspect", f"{network}#{name}", "--json")
     assert part.status == 0, part.err
     assert 0 < len(json.loads(part.out)["cuts"]) < len(whole["cuts"])
+
+
+def test_rank_lets_the_first_two_race_for_the_time_it_is_given(run, pictures, weights, other_weights, monkeypatch):
+    given = []
+
+    def watched(ranked, *_, clock, share, **__):
+        given.append((len(ranked), clock.limit, share))
+        return ranked[::-1]
+
+    monkeypatch.setattr(importlib.import_module("regraft.cli.rank"), "race", watched)
+    both = ("--source", weights, "--arch", f"{weights}={TINY}")
+    both += ("--source", other_weights, "--arch", f"{other_weights}=regraft.source.cifar_resnet:resnet20")
+    plain = json.loads(run("rank", pictures, *both, "--json").out)
+    raced = json.loads(run("rank", pictures, *both, "--time-limit", "2m", "--json").out)
+    assert given == [(2, 120.0, 1.0)]
+    assert [each["source"] for each in raced] == [each["source"] for each in plain[::-1]]
+    refused = run("rank", pictures, *both, "--time-limit", "0s")
+    assert refused.status == 2 and "10m" in refused.err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,26 +11,37 @@ from rich.table import Table
 
 from regraft.cli.flags import flags, json_option
 from regraft.cli.terminal import print_result, table, table_console, terminal
-from regraft.job import Setting, examples, means, open_source, readable
-from regraft.search import Ranked, rank
+from regraft.job import Ranking, examples, means, open_source, readable
+from regraft.search import Clock, Ranked, race, rank
+from regraft.source import Source
 
+_SHARE = 0.9  # of the time limit: what is left is for the pass to a cut, and for clocks that differ
 _SCORES = ("LogME", "H-score", "NCE", "LEEP")
 
 
 @click.command()
 @click.argument("data")
-@flags(Setting)
+@flags(Ranking)
 @json_option
-def command(data: str, as_json: bool, **chosen: Any) -> None:
+@click.pass_obj
+def command(began: float, data: str, as_json: bool, **chosen: Any) -> None:
     """Order sources by what probes find in them for DATA; ties go to the cheaper.
 
-    Nothing is trained by gradient and the test split is not looked at.
+    The test split is not looked at, and nothing is trained by gradient but in a race, which --time-limit asks for.
     """
-    setting = Setting(data=data, **chosen)
-    dataset = examples(setting)
-    readable(setting, dataset)
-    with terminal() as listener, means(setting, listener) as work:
-        ranked = rank(dataset, setting.sources, lambda uri: open_source(uri, setting, dataset), work)
+    asked = Ranking(data=data, **chosen)
+    dataset = examples(asked)
+    readable(asked, dataset)
+
+    def opened(uri: str) -> Source:
+        return open_source(uri, asked, dataset)
+
+    with terminal() as listener, means(asked, listener) as work:
+        ranked = rank(dataset, asked.sources, opened, work)
+        if asked.time_limit and len(ranked) > 1:
+            clock = Clock(began, asked.time_limit, _SHARE)
+            with tempfile.TemporaryDirectory() as folder:
+                ranked = race(ranked, dataset, opened, work, folder=Path(folder), clock=clock, share=1.0)
     if as_json:
         print_result([each.to_dict() for each in ranked])
         return

@@ -25,7 +25,7 @@ from regraft.search.trial import Gain, right, train_trial
 from regraft.search.validate import N_FOLDS, right_held_out
 from regraft.source import Source
 
-_SHARE = 0.25  # of the time for training, for both
+OF_A_FIT = 0.25  # of the time for training, for both; the rest is for what the winner learns
 
 Judge = Callable[[Ranked, float], np.ndarray | None]
 
@@ -38,6 +38,7 @@ def race(
     *,
     folder: Path,
     clock: Clock,
+    share: float = OF_A_FIT,
 ) -> list[Ranked]:
     """The order after a race of the first two; as it was, if their probes tell them apart or there is no time.
 
@@ -50,6 +51,7 @@ def race(
         means: cache folder, runtime, device, seed, listener.
         folder: of the run.
         clock: what time there is.
+        share: of the time for training, for both.
     """
 
     def judge(each: Ranked, seconds: float) -> np.ndarray | None:
@@ -60,7 +62,7 @@ def race(
     if tied_with(better, other):
         means.listener.say(f"Probes do not tell {first.source} from {second.source}.")
         seconds = seconds_for(clock, 1 - better.accuracy, len(data.split("train")))
-        settled = study.once("race", lambda: _settle(first, second, judge, seconds))
+        settled = study.once("race", lambda: _settle(first, second, judge, share * seconds / 2))
     else:
         settled = study.once("race", lambda: {"source": first.source, "said": ""})
     return _led_by(ranked, settled["source"], settled["said"])
@@ -84,10 +86,10 @@ def _led_by(ranked: Sequence[Ranked], source: str, said: str) -> list[Ranked]:
 
 
 def _settle(first: Ranked, second: Ranked, judge: Judge, seconds: float) -> dict[str, str]:
-    """Which of two goes on, and why, in words."""
+    """Which of two goes on, and why, in words; each may take so many seconds."""
     found = []
     for each in (first, second):  # one network in memory at a time
-        if (rights := judge(each, _SHARE * seconds / 2)) is None:
+        if (rights := judge(each, seconds)) is None:
             return {"source": first.source, "said": f"no time was left for a short race with {second.source}"}
         found.append(rights.astype(float))
     gained = Gain.of(found[1] - found[0])
