@@ -15,9 +15,11 @@ from regraft.artifact import Classifier, Delivery, Results, load, save
 from regraft.cache import Tap
 from regraft.cut import trace, trace_source
 from regraft.data import CLASSIFICATION, Task, read, transform_for
-from regraft.data.decode import load_rows
+from regraft.data.decode import load_rows, pad
+from regraft.data.text import tokens_of
 from regraft.head import LinearHead
-from regraft.source import Source
+from regraft.source import Source, load_source
+from regraft.spec import Spec, TextSpec
 from regraft.testing import tiny_images, tiny_source, tiny_text_source, tiny_texts
 from regraft.tune import Network, feature_width, full_network
 
@@ -87,6 +89,28 @@ def deliver_texts(source: Source, rows: np.ndarray, classes: Sequence[str], fold
     head = LinearHead.zeros(feature_width(traced, taps), len(classes))
     torch.nn.init.normal_(head.weight, std=0.3, generator=torch.Generator().manual_seed(1))
     return load(save(folder, Delivery(full_network(source, traced, taps, head), source, taps, classes, rows)))
+
+
+def prepared(texts: list[str], spec: Spec) -> np.ndarray:
+    assert isinstance(spec, TextSpec)
+    return pad([np.array(tokens_of(spec)(text), np.int32) for text in texts], transform_for(spec))
+
+
+@pytest.fixture(params=["BertModel", "GPT2Model"])
+def of_texts(request: pytest.FixtureRequest, tmp_path: Path) -> Classifier:
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film"]
+    kind, sizes = {
+        "BertModel": ("bert", {"num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}),
+        "GPT2Model": ("gpt2", {"n_head": 2, "n_embd": 16, "n_positions": 48}),
+    }[request.param]
+    config = transformers.AutoConfig.for_model(kind, vocab_size=len(words), num_hidden_layers=2, **sizes)
+    getattr(transformers, request.param)(config).save_pretrained(tmp_path / "source")
+    tokenizer = transformers.BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
+    tokenizer.save_pretrained(tmp_path / "source")
+    source = load_source(str(tmp_path / "source"))
+    rows = prepared(["a", "bad", "good"], source.input)  # as many as tokens: two sizes all the same
+    return deliver_texts(source, rows, ("no", "yes"), tmp_path / "model")
 
 
 @pytest.fixture(scope="session")

@@ -12,14 +12,11 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from conftest import CLASSES, Delivered, deliver_texts  # type: ignore[import-not-found]
+from conftest import CLASSES, Delivered, prepared  # type: ignore[import-not-found]
 from regraft.artifact import Classifier, export, export_onnx, load
-from regraft.data import Task, transform_for
-from regraft.data.decode import pad
-from regraft.data.text import tokens_of
+from regraft.data import Task
 from regraft.errors import BundleError
-from regraft.source import load_source
-from regraft.spec import Spec, TextSpec, spec_from_dict
+from regraft.spec import spec_from_dict
 
 NUMBERS = Task("regression", (10.0, 20.0, 30.0), (1.0, 2.0, 3.0))
 
@@ -27,11 +24,6 @@ NUMBERS = Task("regression", (10.0, 20.0, 30.0), (1.0, 2.0, 3.0))
 def answers(path: Path, rows: np.ndarray) -> np.ndarray:
     (found,) = ReferenceEvaluator(str(path)).run(None, {"rows": rows})
     return np.asarray(found)
-
-
-def prepared(texts: list[str], spec: Spec) -> np.ndarray:
-    assert isinstance(spec, TextSpec)
-    return pad([np.array(tokens_of(spec)(text), np.int32) for text in texts], transform_for(spec))
 
 
 def metadata(path: Path) -> dict:
@@ -76,23 +68,6 @@ def test_labels_are_told_one_by_one(delivered: Delivered, tmp_path: Path):
     path = export_onnx(model, tmp_path / "labels.onnx")
     expected = model.predict_proba(delivered.pixels)
     np.testing.assert_allclose(answers(path, delivered.pixels), expected, atol=1e-5)
-
-
-@pytest.fixture(params=["BertModel", "GPT2Model"])
-def of_texts(request: pytest.FixtureRequest, tmp_path: Path) -> Classifier:
-    transformers = pytest.importorskip("transformers")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film"]
-    kind, sizes = {
-        "BertModel": ("bert", {"num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}),
-        "GPT2Model": ("gpt2", {"n_head": 2, "n_embd": 16, "n_positions": 48}),
-    }[request.param]
-    config = transformers.AutoConfig.for_model(kind, vocab_size=len(words), num_hidden_layers=2, **sizes)
-    getattr(transformers, request.param)(config).save_pretrained(tmp_path / "source")
-    tokenizer = transformers.BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
-    tokenizer.save_pretrained(tmp_path / "source")
-    source = load_source(str(tmp_path / "source"))
-    rows = prepared(["a", "bad", "good"], source.input)  # as many as tokens: two sizes all the same
-    return deliver_texts(source, rows, ("no", "yes"), tmp_path / "model")
 
 
 def test_texts_of_any_length_in_batches_of_any_size(of_texts: Classifier, tmp_path: Path):

@@ -37,6 +37,16 @@ def test_export_writes_a_file_beside_the_model_and_never_over_another(run, model
     assert dotted.with_name("model.v2.onnx").is_file()
 
 
+def test_export_writes_a_folder_for_transformers(run, model):
+    answer = run("export", model, "--to", "hf", "--trust-code", "--json")
+    assert answer.status == 0, answer.err
+    folder = Path(json.loads(answer.out)["file"])
+    assert folder == model.with_name("model-hf")
+    assert json.loads(answer.out)["bytes"] == sum(file.stat().st_size for file in folder.iterdir())
+    again = run("export", model, "--to", "hf", "--trust-code")
+    assert again.status == 2 and again.err.strip().endswith("--out OTHER")
+
+
 def test_serve_answers_like_predict_until_it_is_stopped(run, model, pictures):
     words = [sys.executable, "-m", "regraft", "serve", str(model), "--port", "0", "--trust-code", "--json"]
     served = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -8,6 +8,7 @@ exported file gives the model's answers, or is not written; a served model answe
 
 from regraft.artifact.classifier import Classifier, Prediction, Upload, load
 from regraft.artifact.export import export_onnx
+from regraft.artifact.hugging_face import export_hf
 from regraft.artifact.saving import Delivery, Results, save, write_card
 from regraft.artifact.serve import LARGEST_MB, application, listening, run_server
 
@@ -19,6 +20,7 @@ __all__ = [
     "Results",
     "Upload",
     "application",
+    "export_hf",
     "export_onnx",
     "listening",
     "load",

@@ -39,6 +39,9 @@ _INSTEAD = "The bundle itself answers: regraft predict MODEL_DIR INPUT"
 class Answering(nn.Module):
     """A network with its last step: from prepared rows to what people read."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, network: nn.Module, task: Task) -> None:
         super().__init__()
         self.network = network
@@ -49,7 +52,10 @@ class Answering(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """(B, …) to (B, K)."""
-        scores = self.network(rows)
+        return self.said(self.network(rows))
+
+    def said(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B, K) as probabilities, or as numbers in their own units."""
         if self.task.numeric:
             return scores * self.std + self.mean
         return scores.softmax(1) if self.task.one_of else scores.sigmoid()

@@ -119,7 +119,7 @@ def save(folder: str | Path, delivery: Delivery, results: Results | None = None,
     folder, results = Path(folder), results or Results()
     _check_folder(folder, replace=replace)
     _check_delivery(delivery)
-    with _renamed_when_whole(folder) as new:
+    with renamed_when_whole(folder) as new:
         save_tensors(_tensors(delivery.network), new / WEIGHTS, metadata={"format": "pt"})
         save_tensors(_examples(delivery), new / SELFTEST)
         config = _config(delivery, results, new)
@@ -213,7 +213,7 @@ def _check_delivery(delivery: Delivery) -> None:
 
 
 @contextmanager
-def _renamed_when_whole(folder: Path) -> Iterator[Path]:
+def renamed_when_whole(folder: Path) -> Iterator[Path]:
     """A new folder beside the final one, which takes its name once everything is in it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

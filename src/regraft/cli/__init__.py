@@ -24,7 +24,7 @@ VERBS = {
     "probe": "Fit linear heads on every stage of a source and show what each depth holds.",
     "rank": "Order several sources by what they hold for a dataset.",
     "plan": "Show what a fit would train and freeze, and what it would cost; trains nothing.",
-    "export": "Write a saved model as ONNX.",
+    "export": "Write a saved model as ONNX, or for transformers.",
     "serve": "Answer over HTTP with a saved model.",
     "report": "Write a run's report again.",
     "cache": "List, verify or clean the feature cache.",
