@@ -1,5 +1,5 @@
 """`python -m regraft` is the `regraft` command."""
 
-from regraft.cli import main
+from regraft.cli import run
 
-main()
+run()

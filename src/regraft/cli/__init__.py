@@ -6,10 +6,14 @@ standard error, and an exit status: 0 done, 2 the input is wrong (one message, n
 
 from __future__ import annotations
 
+import atexit
 import errno
 import importlib
+import os
 import sys
 import time
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -58,8 +62,25 @@ def cli() -> None:
     """Transfer learning that decides what to reuse and proves that it paid off."""
 
 
+def run() -> NoReturn:
+    """Entry point of the `regraft` command.
+
+    Python would take all modules apart before it ends: with PyTorch and what exports and converts networks that takes
+    one to two seconds, for which a person would wait after the last line.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # whoever reads it may have left
+                stream.flush()
+        os._exit(int(ended.code or 0))
+    raise AssertionError("main ends in SystemExit")
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the `regraft` command; always ends in SystemExit."""
+    """A command in this process; always ends in SystemExit."""
     try:
         began = STARTED if arguments is None else time.monotonic()
         sys.exit(cli.main(arguments, standalone_mode=False, obj=began) or 0)
