@@ -27,11 +27,10 @@ _KINDS = {"classification": "classification", "multilabel": "classification", "r
 
 
 @cache
-def environment() -> Any:
-    """The templates of this stage, with the filters that show numbers."""
+def _environment() -> Any:
     import jinja2
 
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("regraft.artifact"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -39,13 +38,18 @@ def environment() -> Any:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    made.filters |= {
+    environment.filters |= {
         "yaml": _yaml,
         "percent": percent,
         "points": points,
         "line": _line,
     }
-    return made
+    return environment
+
+
+def template(name: str) -> Any:
+    """One of this stage's templates, with the filters that show numbers."""
+    return _environment().get_template(name)
 
 
 def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str) -> str:
@@ -58,34 +62,30 @@ def model_card(config: dict[str, Any], *, evidence: dict[str, Any], dataset: str
     """
     source, metrics, medium = config["source"], config["metrics"], MEDIA[_modality(config)]
     task = Task.from_dict(config["task"]) if "task" in config else CLASSIFICATION
-    return (
-        environment()
-        .get_template("README.md.j2")
-        .render(
-            config=config,
-            task=f"{medium.modality}-{_KINDS[task.kind]}",
-            kind=task.kind,
-            numeric=task.numeric,
-            metric={"classification": "accuracy", "multilabel": "f1", "regression": "r_squared"}[task.kind],
-            words=WORDS[task.kind],
-            figures=in_words(task.kind, metrics["test"]) if "test" in metrics else "",
-            one=medium.noun,
-            example=_EXAMPLES[medium.modality],
-            goes_in=_goes_in(config["input"], medium.modality, config.get("views", 1)),
-            source=source,
-            origin_name=source_name(source["uri"]),
-            licence=_licence(source["licence"]),
-            base_model=_hub_name(source["uri"]),
-            test=as_shown(metrics)["test"] if "test" in metrics else None,
-            metrics=metrics,
-            evidence=evidence,
-            verdict=verdict_in_words(evidence),
-            against=control_in_words(evidence) if evidence.get("control") else "",
-            over_scratch=_over_scratch(evidence),
-            taps=taps_in_words(config["taps"]),
-            dataset=dataset,
-            versions=_versions(source["arch"]),
-        )
+    return template("README.md.j2").render(
+        config=config,
+        task=f"{medium.modality}-{_KINDS[task.kind]}",
+        kind=task.kind,
+        numeric=task.numeric,
+        metric={"classification": "accuracy", "multilabel": "f1", "regression": "r_squared"}[task.kind],
+        words=WORDS[task.kind],
+        figures=in_words(task.kind, metrics["test"]) if "test" in metrics else "",
+        one=medium.noun,
+        example=_EXAMPLES[medium.modality],
+        goes_in=_goes_in(config["input"], medium.modality, config.get("views", 1)),
+        source=source,
+        origin_name=source_name(source["uri"]),
+        licence=_licence(source["licence"]),
+        base_model=_hub_name(source["uri"]),
+        test=as_shown(metrics)["test"] if "test" in metrics else None,
+        metrics=metrics,
+        evidence=evidence,
+        verdict=verdict_in_words(evidence),
+        against=control_in_words(evidence) if evidence.get("control") else "",
+        over_scratch=_over_scratch(evidence),
+        taps=taps_in_words(config["taps"]),
+        dataset=dataset,
+        versions=_versions(source["arch"]),
     )
 
 

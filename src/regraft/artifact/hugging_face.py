@@ -29,19 +29,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 
 from regraft.artifact.bundle import CARD, CONFIG, TOLERANCE, WEIGHTS, selftest_examples
-from regraft.artifact.card import environment
+from regraft.artifact.card import template
 from regraft.artifact.classifier import Classifier
 from regraft.artifact.export import Answering
 from regraft.artifact.saving import renamed_when_whole
 from regraft.cut.graph import attribute, exported, inputs_of, normalised
 from regraft.data import Task
-from regraft.errors import BundleError, MissingExtra
+from regraft.errors import BundleError, MissingExtra, first_line
 from regraft.source import front
 from regraft.spec import InputSpec, Spec, TextSpec
 
 MODELING = "modeling_regraft.py"
 _RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
 _PADDING = ("[PAD]", "<pad>", "<|endoftext|>", "</s>")
+_INSTEAD = "Write ONNX instead: regraft export MODEL_DIR --to onnx"
 _PROBLEMS = {
     "classification": "single_label_classification",
     "multilabel": "multi_label_classification",
@@ -111,8 +112,8 @@ def export_hf(model: Classifier, folder: Path) -> Path:
         The folder.
 
     Raises:
-        BundleError: something is there already, transformers cannot prepare such examples, or the folder would give
-            other answers than the model.
+        BundleError: something is there already, transformers cannot prepare such examples, PyTorch cannot export the
+            network, or the folder would give other answers than the model.
         MissingExtra: the package transformers is not installed.
     """
     if importlib.util.find_spec("transformers") is None:
@@ -144,10 +145,9 @@ def _refuse(spec: Spec) -> None:
     elif spec.size[0] != 3:
         odd = "grey pictures"
     else:
-        oblong = spec.size[1] != spec.size[2] and spec.crop_mode == "center"
-        odd = "the middle of a picture, higher or wider than it is long" if oblong else ""
+        odd = "a crop that is not square" if spec.size[1] != spec.size[2] and spec.crop_mode == "center" else ""
     if odd:
-        raise BundleError(f"this model takes {odd}, which transformers does not prepare. Use --to onnx")
+        raise BundleError(f"this model takes {odd}, which transformers does not prepare. {_INSTEAD}")
 
 
 def _graph(model: Classifier) -> tuple[fx.GraphModule, tuple[Tensor, ...]]:
@@ -160,7 +160,11 @@ def _graph(model: Classifier) -> tuple[fx.GraphModule, tuple[Tensor, ...]]:
         whole = _Pictures(model.network.cpu(), bundle.task, blue_first=blue_first)
     else:
         whole = _Texts(model.network.cpu(), bundle.task)
-    program = exported(whole.eval(), inputs_of(prepared, ragged=spec.ragged), ragged=spec.ragged)
+    try:
+        program = exported(whole.eval(), inputs_of(prepared, ragged=spec.ragged), ragged=spec.ragged)
+    except Exception as error:  # export fails in as many ways as there are models
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise BundleError(f"PyTorch cannot export this network ({reason}). {_INSTEAD}") from error
     return normalised(program, whole, ragged=spec.ragged), prepared
 
 
@@ -187,20 +191,16 @@ def _modeling(graph: fx.GraphModule, kind: _Kind) -> str:
     ]
     odd = [name for name, *_ in tensors if not re.fullmatch(r"[^\"\\\x00-\x1f]+", name)]
     if odd:
-        raise BundleError(f"the tensor {odd[0]!r} cannot be named in Python's code. Use --to onnx")
+        raise BundleError(f"the tensor {odd[0]!r} cannot be named in Python's code. {_INSTEAD}")
     logits = graph.graph.python_code("self").src.strip().replace("def forward(", "def logits(", 1)
     for prefix in ("self.answering.network.", "self.answering."):
         logits = logits.replace(prefix, "self.")
-    return (
-        environment()
-        .get_template(f"{MODELING}.j2")
-        .render(
-            kind=kind.name,
-            output=kind.output,
-            inputs=kind.inputs,
-            tensors=tensors,
-            logits=logits.replace("device(type='cpu')", "self.device"),
-        )
+    return template(f"{MODELING}.j2").render(
+        kind=kind.name,
+        output=kind.output,
+        inputs=kind.inputs,
+        tensors=tensors,
+        logits=logits.replace("device(type='cpu')", "self.device"),
     )
 
 
