@@ -61,7 +61,7 @@ def stage_ends(nodes: Sequence[fx.Node], feature: int, leaves: set[str], below: 
 
     A stage ends where a numbered block ends, or outside blocks where the size changes; blocks are the
     smallest ones, unless there are too many: then larger ones, then an even choice. Where that gives next to none, as
-    in a transformer whose file names no blocks, a stage ends before the next parameters. Pooled but not yet
+    in a transformer whose file names no blocks, a stage ends before the next layer. Pooled but not yet
     flattened features are no stage beside the feature.
 
     Args:
@@ -81,7 +81,7 @@ def stage_ends(nodes: Sequence[fx.Node], feature: int, leaves: set[str], below: 
             return ends
     finest, coarse = _ends(nodes, feature, ways[0]), _ends(nodes, feature, ways[-1])
     if len(finest) < FEWEST_STAGES:
-        finest = sorted({*finest, *(i for i in range(feature) if below[i] < below[i + 1])})
+        finest = sorted({*finest, *_before_layers(nodes[: feature + 1], below)})
     return _thinned(finest, [end for end in coarse if end in finest])
 
 
@@ -96,6 +96,12 @@ def _ends(nodes: Sequence[fx.Node], feature: int, block: Callable[[fx.Node], str
         if (not same_block or (not blocks[i] and grows)) and not pooled:
             ends.append(i)
     return [*ends, feature]
+
+
+def _before_layers(nodes: Sequence[fx.Node], below: Sequence[int]) -> list[int]:
+    """Where what comes next has more parameters than a normalisation, which has two for each of its features."""
+    sizes = [max(row_shape(node) or (1,)) for node in nodes]
+    return [i for i in range(len(nodes) - 1) if below[i + 1] - below[i] > 2 * sizes[i + 1]]
 
 
 def _thinned(ends: list[int], kept: list[int]) -> list[int]:
