@@ -10,7 +10,8 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
 
@@ -55,13 +56,12 @@ def accuracy_in_a_worker(recipe: str, seed: int, threads: int) -> float:
     return fit(recipe, seed).metrics["test"]["accuracy"]
 
 
-def side_by_side(asked: list[Run]) -> Iterator[tuple[Run, float]]:
-    """Each run with its test accuracy, as they end. A network this small keeps one core busy, hardly two."""
+@contextmanager
+def side_by_side(asked: list[Run]) -> Iterator[dict[Future[float], Run]]:
+    """Trainings that run beside what the block does. A network this small keeps one core busy, hardly two."""
     workers = min(n_workers(), len(asked))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(accuracy_in_a_worker, *run, n_workers() // workers): run for run in asked}
-        for done in as_completed(running):
-            yield running[done], done.result()
+        yield {pool.submit(accuracy_in_a_worker, *run, n_workers() // workers): run for run in asked}
 
 
 def show(found: dict[Run, float], n: int) -> None:
@@ -78,7 +78,9 @@ def main() -> None:
     fresh_folder()
     found: dict[Run, float] = {}
     n = 0
-    with terminal() as listener:
+    asked = [(recipe, seed) for recipe in ("scratch", "naive") for seed in SEEDS]
+    with terminal() as listener, side_by_side(asked) as running:
+        listener.say("What regraft is compared with is trained meanwhile, and takes longer.")
         for seed in SEEDS:
             listener.say(f"seed {seed}, recipe auto")
             outcome = fit("auto", seed, listener)
@@ -86,13 +88,11 @@ def main() -> None:
             found["auto", seed] = outcome.metrics["test"]["accuracy"]
             found["raw pixels", seed] = controls["raw pixels"]["accuracy"]
             n = outcome.metrics["test"]["n"]
-        asked = [(recipe, seed) for recipe in ("scratch", "naive") for seed in SEEDS]
-        listener.say("what regraft is compared with, which takes most of the time:")
-        listener.progress("trainings", 0, len(asked))
-        for done, ((recipe, seed), accuracy) in enumerate(side_by_side(asked), start=1):
-            found[recipe, seed] = accuracy
-            listener.say(f"seed {seed}, {WHAT[recipe]}: {100 * accuracy:.1f} %")
-            listener.progress("trainings", done, len(asked))
+        for done, training in enumerate(as_completed(running), start=1):
+            recipe, seed = running[training]
+            found[recipe, seed] = training.result()
+            listener.say(f"seed {seed}, {WHAT[recipe]}: {100 * found[recipe, seed]:.1f} %")
+            listener.progress("trainings to compare with", done, len(asked))
     show(found, n)
     report = f"{OUT}/auto-seed{SEEDS[0]}/report.html"
     table_console().print(f"{time.monotonic() - started:.0f} seconds. Open the report: {report}")
