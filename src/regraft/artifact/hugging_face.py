@@ -124,10 +124,11 @@ def export_hf(model: Classifier, folder: Path) -> Path:
     _refuse(spec)
     kind = _TEXTS if spec.ragged else _PICTURES
     graph, inputs = _graph(model)
+    tensors = _tensors(graph)
     with renamed_when_whole(folder) as new:
-        save_file(_tensors(graph), new / WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         (new / WEIGHTS).chmod(0o644)  # which safetensors writes for the owner's eyes only
-        (new / MODELING).write_text(_modeling(graph, kind), encoding="utf-8")
+        (new / MODELING).write_text(_modeling(graph, tensors, kind), encoding="utf-8")
         (new / CONFIG).write_text(_json(_config(model, kind)), encoding="utf-8")
         for name, text in _preparation(spec).items():
             (new / name).write_text(text, encoding="utf-8", newline="")
@@ -178,18 +179,18 @@ def _short(name: str) -> str:
     return name.removeprefix("answering.").removeprefix("network.")
 
 
-def _modeling(graph: fx.GraphModule, kind: _Kind) -> str:
+def _modeling(graph: fx.GraphModule, tensors: dict[str, Tensor], kind: _Kind) -> str:
     """The Python file.
 
     Raises:
         BundleError: a tensor's name would end the text that it stands in.
     """
     learned = {_short(name) for name, _ in graph.named_parameters(remove_duplicate=False)}
-    tensors = [
+    listed = [
         (name, tuple(value.shape), str(value.dtype).removeprefix("torch."), name in learned)
-        for name, value in _tensors(graph).items()
+        for name, value in tensors.items()
     ]
-    odd = [name for name, *_ in tensors if not re.fullmatch(r"[^\"\\\x00-\x1f]+", name)]
+    odd = [name for name in tensors if not re.fullmatch(r"[^\"\\\x00-\x1f]+", name)]
     if odd:
         raise BundleError(f"the tensor {odd[0]!r} cannot be named in Python's code. {_INSTEAD}")
     logits = graph.graph.python_code("self").src.strip().replace("def forward(", "def logits(", 1)
@@ -199,7 +200,7 @@ def _modeling(graph: fx.GraphModule, kind: _Kind) -> str:
         kind=kind.name,
         output=kind.output,
         inputs=kind.inputs,
-        tensors=tensors,
+        tensors=listed,
         logits=logits.replace("device(type='cpu')", "self.device"),
     )
 

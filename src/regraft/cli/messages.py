@@ -27,9 +27,10 @@ def in_the_shell(message: str) -> str:
         return message
     told, rest = "", _RECIPE.sub(r"--recipe \1", message)
     while found := _CALL.search(rest):
-        call = _call(rest[found.start() :]) or found[0]
-        told += rest[: found.start()] + (_flags(call) or call)
-        rest = rest[found.start() + len(call) :]
+        call = _call(rest[found.start() :])
+        written = call or found[0]
+        told += rest[: found.start()] + ((call and _flags(call)) or written)
+        rest = rest[found.start() + len(written) :]
     return told + rest
 
 
@@ -45,10 +46,7 @@ def _call(text: str) -> str | None:
 
 
 def _flags(text: str) -> str | None:
-    try:
-        call = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        return None
+    call = ast.parse(text, mode="eval").body
     assert isinstance(call, ast.Call)
     if ast.unparse(call.func) == "recipe.with_":
         return " ".join(f"--set {shlex.quote(f'{k.arg}={_toml(k.value)}')}" for k in call.keywords)
