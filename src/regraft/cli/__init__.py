@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -66,8 +67,10 @@ def run() -> NoReturn:
     """Entry point of the `regraft` command.
 
     Python would take all modules apart before it ends: with PyTorch and what exports and converts networks that takes
-    one to two seconds, for which a person would wait after the last line.
+    one to two seconds, for which a person would wait after the last line. Its search for unreachable cycles goes
+    through the same modules again and again: begun after 10,000 new objects instead of 700 it takes a third of the time.
     """
+    gc.set_threshold(10_000)
     try:
         main()
     except SystemExit as ended:
