@@ -68,7 +68,7 @@ def run() -> NoReturn:
 
     Python would take all modules apart before it ends: with PyTorch and what exports and converts networks that takes
     one to two seconds, for which a person would wait after the last line. Its search for unreachable cycles goes
-    through the same modules again and again: begun after 10,000 new objects instead of 700 it takes a third of the time.
+    through the same modules again and again; begun after 10,000 new objects instead of 700 it takes a third as long.
     """
     gc.set_threshold(10_000)
     try:

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 # Between runs of one procedure on fresh weights: digits at 5 per class, ResNet-20, two subsets, 8 draws each.
 USUAL_SD = 0.015
@@ -77,9 +78,7 @@ class Interval:
         return float(root)
 
     def _half(self, level: float) -> float:
-        from scipy.stats import t
-
-        of_examples, of_runs = t.ppf(1 - level / 2, [max(1, self.n - 1), self.df])
+        of_examples, of_runs = stdtrit([max(1, self.n - 1), self.df], 1 - level / 2)
         return math.hypot(of_examples * self.se_examples, of_runs * self.se_runs)
 
 

@@ -24,6 +24,7 @@ from regraft.tune import Recipe
 # training gains more, and people who labelled them wait.
 PATIENCE, PATIENCE_WITH_MANY = 1.0, 4.0
 LEAST_SECONDS = 25.0
+SHORTEST = 1.0  # seconds in which nothing is trained; finding out what that would take is as long
 # Training can win no more than what the probe gets wrong: where that is less than this share of the validation split,
 # the search takes as much less time.
 _WORTH_ALL = 0.25
@@ -103,7 +104,7 @@ def _chosen(study: Study, every: Iterable[Iterator[Idea]], budget: float) -> lis
     made: dict[str, Idea] = {}
 
     def settle() -> list[str]:
-        for deeper in every:
+        for deeper in every if budget > SHORTEST else ():
             for idea in deeper:
                 if not _affordable([*made.values(), idea], budget):
                     break  # what is deeper still costs more
@@ -111,9 +112,9 @@ def _chosen(study: Study, every: Iterable[Iterator[Idea]], budget: float) -> lis
         return list(made)
 
     names = study.once("first round", settle)
-    for idea in (idea for deeper in every for idea in deeper):  # of a resumed search
-        if len(made) == len(names):
-            break
+    of_resumed = (idea for deeper in every for idea in deeper)
+    while len(made) < len(names):
+        idea = next(of_resumed)
         if idea.name in names:
             made[idea.name] = idea
     return [made[name] for name in names]
