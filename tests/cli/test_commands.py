@@ -50,6 +50,22 @@ def test_inspect_speaks_of_characters_where_there_are_texts(run, tmp_path):
     assert "characters (6, 6, 7) (min, median, max)" in run("inspect", table).out
 
 
+def test_inspect_knows_a_text_file_of_word_vectors(run, tmp_path):
+    vectors = tmp_path / "glove.txt"
+    vectors.write_text("".join(f"word{i} {i}.5 0.25 -1.0\n" for i in range(5)))
+    assert json.loads(run("inspect", vectors, "--json").out)["cuts"][-1]["shape"] == [3]
+
+
+def test_inspect_looks_at_the_kind_of_examples_that_is_named(run, tmp_path):
+    for i in range(4):
+        folder = tmp_path / "mixed" / f"class{i % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.txt").write_text(f"some words {i}")
+        (folder / f"{i}.png").write_bytes(b"no picture")
+    found = run("inspect", tmp_path / "mixed", "--modality", "text", "--json")
+    assert found.status == 0 and json.loads(found.out)["modality"] == "text", found.err
+
+
 def test_tables_for_people(run, pictures, weights):
     source = ("--source", weights, "--arch", TINY)
     assert "params" in run("inspect", weights, "--arch", TINY).out.replace("parameters", "params")

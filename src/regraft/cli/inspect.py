@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -18,32 +18,33 @@ from regraft.evidence.measures import WORDS
 from regraft.evidence.record import data_facts
 from regraft.job import Opening, open_source
 from regraft.search import traced_source
-from regraft.source import WEIGHT_FILES, MissingInput, Source, contents, is_graph, is_tf1, load_source
+from regraft.source import WEIGHT_FILES, MissingInput, Source, contents, is_graph, is_tf1, is_vectors, load_source
 from regraft.source import describe as describe_source
 from regraft.source.graph_files import without_fragment
-from regraft.spec import InputSpec
+from regraft.spec import InputSpec, Modality
 
 
 @click.command()
 @click.argument("uri_or_data")
 @flags(Opening)
 @click.option("--task", type=click.Choice(KINDS), help="Of a dataset: what is predicted.  [default: by the labels]")
+@click.option("--modality", type=click.Choice(get_args(Modality)), help="Of a dataset that holds several kinds.")
 @json_option
-def command(uri_or_data: str, task: Kind | None, as_json: bool, **chosen: Any) -> None:
+def command(uri_or_data: str, task: Kind | None, modality: Modality | None, as_json: bool, **chosen: Any) -> None:
     """Show a source's layers, shapes, parameters and cuts, or a dataset's counts, sizes and problems."""
     if is_source(uri_or_data):
         _show_source(_opened(uri_or_data, Opening(**chosen)), as_json)
     else:
-        _show_data(read(uri_or_data, skip_bad=True, task=task), as_json)
+        _show_data(read(uri_or_data, skip_bad=True, task=task, modality=modality), as_json)
 
 
 def is_source(where: str) -> bool:
-    """Whether a word on the command line names a network: a URI scheme, a weight file, a folder with config.json."""
+    """Whether a word on the command line names a source: a URI scheme, a file of one, a folder with config.json."""
     path = without_fragment(where)
     if is_graph(where):
         return True
     if path.exists():
-        return (path / "config.json").is_file() or path.name.endswith(WEIGHT_FILES)
+        return (path / "config.json").is_file() or path.name.endswith(WEIGHT_FILES) or is_vectors(path)
     return (":" in where and not where.startswith("hub:")) or path.name.endswith(WEIGHT_FILES)
 
 

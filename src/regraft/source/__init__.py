@@ -15,6 +15,7 @@ from regraft.source.request import MissingInput
 from regraft.source.source import LoadReport, Source, describe, make_source, with_random_weights
 from regraft.source.spectrogram import for_sound
 from regraft.source.tf1 import contents, is_tf1, read_variables, restore_variables
+from regraft.source.vector_file import is_vectors
 
 __all__ = [
     "WEIGHT_FILES",
@@ -32,6 +33,7 @@ __all__ = [
     "front",
     "is_graph",
     "is_tf1",
+    "is_vectors",
     "load_source",
     "make_source",
     "read_variables",
