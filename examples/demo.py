@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -58,10 +59,19 @@ def accuracy_in_a_worker(recipe: str, seed: int, threads: int) -> float:
 
 @contextmanager
 def side_by_side(asked: list[Run]) -> Iterator[dict[Future[float], Run]]:
-    """Trainings that run beside what the block does. A network this small keeps one core busy, hardly two."""
+    """Trainings that run beside what the block does. A network this small keeps one core busy, hardly two.
+
+    Ctrl-C reaches the whole group of processes; the first one ends the others.
+    """
     workers = min(n_workers(), len(asked))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield {pool.submit(accuracy_in_a_worker, *run, n_workers() // workers): run for run in asked}
+    new, deaf = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, new, initializer=signal.signal, initargs=deaf) as pool:
+        try:
+            yield {pool.submit(accuracy_in_a_worker, *run, n_workers() // workers): run for run in asked}
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
 
 
 def show(found: dict[Run, float], n: int) -> None:
@@ -99,4 +109,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Stopped. make demo begins again.")
