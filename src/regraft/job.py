@@ -14,8 +14,9 @@ import torch
 
 from regraft.cache import default_root, make_root
 from regraft.data import Dataset, Kind, read
+from regraft.engine import EngineName
 from regraft.errors import RecipeError, RunError, SourceError, closest
-from regraft.run import Listener
+from regraft.run import Engine, Here, Listener
 from regraft.search import Means
 from regraft.source import Source, load_source
 from regraft.source.spectrogram import for_sound
@@ -26,6 +27,8 @@ from regraft.values import RULE, Rule, number, numbers, refuse_impossible, whole
 EMBEDDED = "regraft:cifar10-resnet20"
 LARGEST_SEED = 2**32 - 1  # that NumPy and scikit-learn take
 Device = Literal["auto", "cpu", "cuda"]
+_NOT_THE_RUN = ("out", "resume", "cache", "engine")  # where it is written, and where it is carried out
+_ENGINE = {"help": "Where pieces of work run that do not need each other; ray is a cluster, or all cores here."}
 SEED = whole(0, most=LARGEST_SEED, such_as="0")
 
 
@@ -182,9 +185,11 @@ class Ranking(Setting):
     Args:
         time_limit: seconds, of which what is left after the probes is for a race of the first two where they are tied;
             None lets nobody race.
+        engine: where sources are looked at.
     """
 
     time_limit: float | None = _time_limit("Let the first two race where probes leave them tied: 90s, 10m, 2h in all.")
+    engine: EngineName = field(default="local", metadata=_ENGINE)
 
 
 @dataclass(frozen=True)
@@ -200,7 +205,7 @@ class Job(Setting):
             repeats everything under several seeds and numbers of labels.
         out: the run folder; None makes a new one below runs/.
         resume: continue an interrupted run.
-        engine: where work runs.
+        engine: where several sources are looked at, and where full evidence is gathered.
     """
 
     recipe: str = field(
@@ -218,7 +223,7 @@ class Job(Setting):
     )
     out: Path | None = field(default=None, metadata={"help": "Run folder.  [default: a new one in runs/]"})
     resume: bool = field(default=False, metadata={"help": "Continue an interrupted run."})
-    engine: Literal["local"] = field(default="local", metadata={"help": "Where work runs."})
+    engine: EngineName = field(default="local", metadata=_ENGINE)
 
     @property
     def chosen_recipe(self) -> Recipe | None:
@@ -250,11 +255,11 @@ class Job(Setting):
         return recipe.with_(cut=self.cut) if self.cut else recipe
 
     def config(self) -> dict[str, Any]:
-        """What identifies the run, as plain values: all but where it is written and how it is watched.
+        """What identifies the run, as plain values: all but where it is written and where it is carried out.
 
         With the recipe that was meant, since a file may hold another one tomorrow.
         """
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "resume", "cache")}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_THE_RUN}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         recipe = self.chosen_recipe
         return plain | {"source": list(self.sources), "resolved_recipe": recipe and recipe.to_dict()}
@@ -330,15 +335,18 @@ def device(name: str) -> str:
 
 
 @contextmanager
-def means(setting: Setting, listener: Listener) -> Iterator[Means]:
+def means(setting: Setting, listener: Listener, engine: Engine | None = None) -> Iterator[Means]:
     """What the work is done with; a cache that is not to be kept is gone afterwards."""
     chosen = device(setting.device)
+
+    def made(root: Path) -> Means:
+        return Means(root, setting.runtime, chosen, setting.seed, setting.skip_bad, listener, engine or Here())
+
     if setting.no_cache:
         with tempfile.TemporaryDirectory(prefix="regraft-") as root:
-            yield Means(Path(root), setting.runtime, chosen, setting.seed, setting.skip_bad, listener)
+            yield made(Path(root))
     else:
-        root = make_root(setting.cache or default_root())
-        yield Means(root, setting.runtime, chosen, setting.seed, setting.skip_bad, listener)
+        yield made(make_root(setting.cache or default_root()))
 
 
 def run_path(job: Job, data: Dataset) -> Path:

@@ -1,4 +1,4 @@
-"""The run folder: where a run writes what it did, and how it is told what it is doing.
+"""The run folder: where a run writes what it did; who is told what it is doing, and where its pieces run.
 
 A run folder is never overwritten. It is new or empty, or it belongs to the same job and the user said `--resume`.
 Every file appears whole: written under a temporary name, then renamed.
@@ -11,10 +11,10 @@ import os
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from regraft.errors import RegraftError, RunError, first_line
 
@@ -22,6 +22,8 @@ CONFIG = "config.toml"
 LOG = "log.jsonl"
 METRICS = "metrics.json"
 EVIDENCE = "evidence.json"
+P = TypeVar("P")  # a piece of work
+R = TypeVar("R")  # what is made of it
 
 
 class Listener(Protocol):
@@ -40,6 +42,30 @@ class Silent:
     def say(self, text: str) -> None: ...
 
     def progress(self, what: str, done: int, total: int) -> None: ...
+
+
+class Engine(Protocol):
+    """Where pieces of work run that do not need each other.
+
+    Args:
+        width: how many run at a time.
+    """
+
+    width: int
+
+    def map(self, work: Callable[[P], R], pieces: Sequence[P]) -> Iterable[R]:
+        """What the work makes of each piece, in the order of the pieces."""
+        ...
+
+
+class Here:
+    """One piece after the other, in this process."""
+
+    width = 1
+
+    def map(self, work: Callable[[P], R], pieces: Sequence[P]) -> Iterable[R]:
+        """Each is made when it is asked for."""
+        return map(work, pieces)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from regraft.artifact import Delivery, Results, save, write_card
 from regraft.data import Dataset, load_rows, transform_for
+from regraft.engine import engine_of
 from regraft.errors import SourceError
 from regraft.evidence import (
     Case,
@@ -96,7 +98,11 @@ def transfer(
     _say_task(data, folder)
     if recipe is not None and job.recipe == "auto":
         folder.say(f"--set and --cut settle what is trained, so nothing is searched: recipe {recipe.name}.")
-    with folder.withdrawn_if_refused("ranking.json", STUDY), means(job, folder) as work:
+    with (
+        folder.withdrawn_if_refused("ranking.json", STUDY),
+        engine_of(job.engine) as engine,
+        means(job, folder, engine) as work,
+    ):
         only = len(job.sources) == 1
         prospect, why = _suited(data, source, recipe, work) if only else _best(job, data, work, folder, clock)
         decision = decide(prospect, recipe, len(data.classes), work, folder=folder.path, clock=clock)
@@ -137,10 +143,7 @@ def _best(job: Job, data: Dataset, work: Means, folder: RunFolder, clock: Clock)
     Raises:
         SourceError: the data are of a kind that no source takes.
     """
-
-    def opened(uri: str) -> Source:
-        return open_source(uri, job, data)
-
+    opened = partial(open_source, opening=job, data=data)
     ranked = settled_order(rank(data, job.sources, opened, work), folder.path)
     folder.write_json("ranking.json", [each.to_dict() for each in ranked])
     if ranked[0].fitness.verdict == "refuses":

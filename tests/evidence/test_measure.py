@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,3 +239,17 @@ def test_a_fresh_draw_uses_the_graph_that_is_there(case: Case, monkeypatch):
         arms, "with_weights_of", lambda traced, model: trace(model, torch.zeros(2, *case.source.input.size))
     )
     assert np.array_equal(again.correct, arms.on_fresh_weights(case, case.data, 3).correct)
+
+
+def test_a_case_that_was_sent_to_another_process_gives_the_same_runs(tmp_path: Path, shapes):
+    means = Means(root=tmp_path / "cache", runtime="torch")
+    prospect = look_at(shapes, tiny_source(), means)
+    recipe = RECIPES["finetune"].with_(epochs=2, min_updates=0)
+    trained = train_trial(prospect, recipe, 3, means, probe=prospect.profile.best)
+    case = _case(trained, means, shapes)
+    again = pickle.loads(pickle.dumps(case))
+    for run in (arms.transferred, arms.on_fresh_weights):
+        here, there = run(case, case.data, 1), run(again, again.data, 1)
+        assert [(p.updates, p.correct.tolist()) for p in here.points] == [
+            (p.updates, p.correct.tolist()) for p in there.points
+        ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from rich.table import Table
 
 from regraft.cli.flags import flags, json_option
 from regraft.cli.terminal import print_result, table, table_console, terminal
+from regraft.engine import engine_of
 from regraft.job import Ranking, examples, means, open_source, readable
 from regraft.search import Clock, Ranked, race, rank
-from regraft.source import Source
 
 _SHARE = 0.9  # of the time limit: what is left is for the pass to a cut, and for clocks that differ
 _SCORES = ("LogME", "H-score", "NCE", "LEEP")
@@ -33,10 +34,8 @@ def command(began: float, data: str, as_json: bool, **chosen: Any) -> None:
     dataset = examples(asked)
     readable(asked, dataset)
 
-    def opened(uri: str) -> Source:
-        return open_source(uri, asked, dataset)
-
-    with terminal() as listener, means(asked, listener) as work:
+    opened = partial(open_source, opening=asked, data=dataset)
+    with terminal() as listener, engine_of(asked.engine) as engine, means(asked, listener, engine) as work:
         ranked = rank(dataset, asked.sources, opened, work)
         if asked.time_limit and len(ranked) > 1:
             clock = Clock(began, asked.time_limit, _SHARE)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from regraft.data import Dataset
 from regraft.evidence.arms import Case, Pace, delivered, from_scratch, on_fresh_weights, scratch_pace, transferred
 from regraft.evidence.conclude import against_trivial, evidence
 from regraft.evidence.depth import depth_effects
-from regraft.evidence.runs import RawRun, RunStore
+from regraft.evidence.runs import Name, RawRun, RunStore
 from regraft.evidence.trivial import trivial_controls
 
 Level = Literal["off", "quick", "full"]
@@ -126,27 +126,43 @@ def _repeated(case: Case, store: RunStore, arms: dict[str, float], until: float)
         arms: how many seconds the first run of each is expected to take; the others take as long as the one before.
         until: when the time is over.
     """
-    runs, expected, places = [], dict(arms), [(size, i) for size in _sizes(case) for i in range(SEEDS)]
-    for done, (size, i) in enumerate(places):
-        data = _subset(case, size, case.means.seed + i)
-        for arm in arms:
-            is_delivered = arm == "transfer" and size is None and i == 0
-            if is_delivered or time.perf_counter() + expected[arm] > until:
-                continue
-            runs.append(_once(case, store, arm, case.means.seed + i, data))
-            expected[arm] = runs[-1].seconds
-        case.means.listener.progress(f"evidence ({', '.join(arms)})", done + 1, len(places))
+    seeds = range(case.means.seed, case.means.seed + SEEDS)
+    every = [_Place(arm, size, seed) for size in _sizes(case) for seed in seeds for arm in arms]
+    places = [place for place in every if place != ("transfer", None, case.means.seed)]  # which is the delivered one
+    runs, expected, width = [], dict(arms), case.means.engine.width
+    for first in range(0, len(places), width):
+        beside = places[first : first + width]
+        made = _made(case, store, [each for each in beside if time.perf_counter() + expected[each.arm] <= until])
+        expected |= {run.arm: run.seconds for run in made}
+        runs += made
+        case.means.listener.progress(f"evidence ({', '.join(arms)})", first + len(beside), len(places))
     return runs
 
 
-def _once(case: Case, store: RunStore, arm: str, seed: int, data: Dataset) -> RawRun:
+class _Place(NamedTuple):
+    """Of a run in a full measurement; `size` as `_sizes` gives it."""
+
+    arm: str
+    size: int | None
+    seed: int
+
+
+def _made(case: Case, store: RunStore, places: Sequence[_Place]) -> list[RawRun]:
+    """The runs of some places, side by side if the engine can."""
+    named = {Name(each.arm, each.seed, len(_subset(case, each).split("train"))): each for each in places}
+    make = partial(_carried_out, case)
+    return store.get_all(list(named), lambda names: case.means.engine.map(make, [named[name] for name in names]))
+
+
+def _carried_out(case: Case, place: _Place) -> RawRun:
+    data, seed = _subset(case, place), place.seed
     make: dict[str, Callable[[], RawRun]] = {
         "transfer": partial(transferred, case, data, seed),
         "fresh weights": partial(on_fresh_weights, case, data, seed),
         "scratch": partial(from_scratch, case, data, seed),
         "scratch, same updates": partial(from_scratch, case, data, seed, updates=case.updates),
     }
-    return store.get(arm, seed, len(data.split("train")), make[arm])
+    return make[place.arm]()
 
 
 def _sizes(case: Case) -> list[int | None]:
@@ -157,13 +173,13 @@ def _sizes(case: Case) -> list[int | None]:
     return [None, *below, *above]
 
 
-def _subset(case: Case, size: int | None, seed: int) -> Dataset:
+def _subset(case: Case, place: _Place) -> Dataset:
     """Nested over sizes for one seed; at the fit's own size the first seed is the fit's own subset."""
-    if size is not None:
-        return _some(case, size, seed)
-    if seed == case.means.seed or len(case.pool) == len(case.data):
+    if place.size is not None:
+        return _some(case, place.size, place.seed)
+    if place.seed == case.means.seed or len(case.pool) == len(case.data):
         return case.data
-    return _some(case, _size(case.data), seed)
+    return _some(case, _size(case.data), place.seed)
 
 
 def _size(data: Dataset) -> int:

@@ -26,7 +26,7 @@ import torch
 
 from regraft.cut import between
 from regraft.evidence.arms import EVALUATING, Case, watched
-from regraft.evidence.runs import RawRun, RunStore
+from regraft.evidence.runs import Name, RawRun, RunStore
 from regraft.evidence.stats import mean_interval
 from regraft.source import with_random_weights
 from regraft.tune import Network, Plan, Recipe, resolve, starting_head, upper_network
@@ -63,13 +63,14 @@ def depth_effects(case: Case, store: RunStore, until: float = math.inf) -> list[
     if len(cuts) < len(wanted):
         left_out = "was left out" if not cuts else f"was looked at above {cuts[0]} only"
         case.means.listener.say(f"What breaks when layers are parted {left_out}: a longer --time-limit shows it.")
-    rows = []
-    for cut in cuts:
-        for variant in VARIANTS:
-            arm = f"{variant} at {cut}".replace("/", "-")
-            make = partial(_carried_out, case, cut, variant, recipe)
-            rows.append(_row(cut, variant, store.get(arm, case.means.seed, case.n_train, make)))
-    return rows
+    places = {_name(case, cut, variant): (cut, variant) for cut in cuts for variant in VARIANTS}
+    make = partial(_carried_out, case, recipe)
+    runs = store.get_all(list(places), lambda names: case.means.engine.map(make, [places[name] for name in names]))
+    return [_row(*place, run) for place, run in zip(places.values(), runs, strict=True)]
+
+
+def _name(case: Case, cut: str, variant: str) -> Name:
+    return Name(f"{variant} at {cut}".replace("/", "-"), case.means.seed, case.n_train)
 
 
 def _in_time(case: Case, cuts: list[str], seconds: float) -> tuple[list[str], Recipe]:
@@ -108,8 +109,8 @@ def chosen_cuts(case: Case) -> list[str]:
     return list(dict.fromkeys(inner[round(float(place))] for place in places))
 
 
-def _carried_out(case: Case, cut: str, variant: str, recipe: Recipe) -> RawRun:
-    prospect = case.chosen.prospect
+def _carried_out(case: Case, recipe: Recipe, place: tuple[str, str]) -> RawRun:
+    (cut, variant), prospect = place, case.chosen.prospect
     plan = _plan(case, recipe, "input" if variant == "tuned" else cut)
     head = starting_head(plan, prospect.traced, None)
     network = upper_network(plan, prospect.source, prospect.traced, head)

@@ -8,10 +8,10 @@ Letters: N test examples.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,6 +111,14 @@ def _bits(text: str | list[float], n: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=n).astype(bool)
 
 
+class Name(NamedTuple):
+    """What one run is known by among those of one measurement."""
+
+    arm: str
+    seed: int
+    n_train: int
+
+
 class RunStore:
     """Runs on disk, one file each: an interrupted measurement goes on after the last one that ended.
 
@@ -125,13 +133,34 @@ class RunStore:
 
     def get(self, arm: str, seed: int, n_train: int, make: Callable[[], RawRun]) -> RawRun:
         """The run that was kept under these three, else a new one, which is kept before it is returned."""
-        path = self._folder and self._folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{n_train}-{seed}.json"
-        if path and path.is_file():
-            held = read_object(path)
-            if held.get("belongs_to") == self._mark:
-                return RawRun.from_dict(held)
-        run = replace(make(), arm=arm, seed=seed, n_train=n_train)
-        if path:
+        name = Name(arm, seed, n_train)
+        (run,) = self.get_all([name], lambda names: [make() for _ in names])
+        return run
+
+    def get_all(self, names: Sequence[Name], make: Callable[[Sequence[Name]], Iterable[RawRun]]) -> list[RawRun]:
+        """Runs in the order of their names: those that were kept, and new ones, each of which is kept when it ends.
+
+        Args:
+            names: of the runs.
+            make: those that were not kept, in their order.
+        """
+        found = {name: run for name in names if (run := self._kept(name))}
+        missing = [name for name in names if name not in found]
+        for name, made in zip(missing, make(missing) if missing else (), strict=True):
+            found[name] = replace(made, arm=name.arm, seed=name.seed, n_train=name.n_train)
+            self._keep(name, found[name])
+        return [found[name] for name in names]
+
+    def _kept(self, name: Name) -> RawRun | None:
+        path = self._path(name)
+        held = read_object(path) if path and path.is_file() else {}
+        return RawRun.from_dict(held) if held.get("belongs_to") == self._mark else None
+
+    def _keep(self, name: Name, run: RawRun) -> None:
+        if path := self._path(name):
             path.parent.mkdir(exist_ok=True)
             write_atomic(path, json.dumps(run.to_dict() | {"belongs_to": self._mark}))
-        return run
+
+    def _path(self, name: Name) -> Path | None:
+        arm = name.arm.replace(", ", "-").replace(" ", "-")
+        return self._folder and self._folder / f"{arm}-{name.n_train}-{name.seed}.json"

@@ -18,7 +18,7 @@ from regraft.cut import Traced
 from regraft.data import SPLITS, Dataset, Problem, transform_for
 from regraft.data.text import padded_length
 from regraft.probe import derived
-from regraft.run import Listener, Silent
+from regraft.run import Engine, Here, Listener, Silent
 from regraft.source import Source
 from regraft.spec import TextSpec
 from regraft.tune import CacheRows
@@ -35,6 +35,7 @@ class Means:
         seed: of all that is drawn.
         skip_bad: leave out examples that turn out to be unreadable, instead of raising.
         listener: who is told.
+        engine: where pieces of work run that do not need each other.
     """
 
     root: Path = field(default_factory=default_root)
@@ -43,6 +44,11 @@ class Means:
     seed: int = 0
     skip_bad: bool = False
     listener: Listener = field(default_factory=Silent)
+    engine: Engine = field(default_factory=Here)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Elsewhere nobody listens, and a piece of work is not parted further."""
+        return vars(self) | {"listener": Silent(), "engine": Here()}
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Features:
         self.tally = Tally()
         self._source = source
         self.traced = traced
-        self._means = means
+        self.means = means
         self._caches: dict[tuple[Tap, int], FeatureCache] = {}  # of each tap in each view
         self._derived = derived(self._stored, traced, len(self.labels("train")))
 
@@ -110,7 +116,7 @@ class Features:
             CacheError: the disk is full. Finished rows stay.
             DataError: some examples cannot be read. All other rows stay.
         """
-        listener, what = self._means.listener, f"frozen layers, view {view}" if view else "frozen layers"
+        listener, what = self.means.listener, f"frozen layers, view {view}" if view else "frozen layers"
         bad: list[Problem] = []
         wanted = tuple(example for example in self.data.examples if example.split in splits)
         caches, report = frozen_pass(
@@ -118,12 +124,12 @@ class Features:
             self._source,
             self.traced,
             taps,
-            root=self._means.root,
+            root=self.means.root,
             transform=transform_for(self._source.input, view),
-            runtime=self._means.runtime,
-            device=self._means.device,
+            runtime=self.means.runtime,
+            device=self.means.device,
             progress=lambda done, total: listener.progress(what, done, total),
-            on_bad=bad.append if self._means.skip_bad else None,
+            on_bad=bad.append if self.means.skip_bad else None,
         )
         self.data = _without(self.data, bad)
         self._caches |= {(tap, view): cache for tap, cache in caches.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +35,15 @@ class Prospect:
     traced: Traced
     features: Features
     profile: DepthProfile
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Elsewhere the source is traced again: a graph that is copied by `pickle` gets new names for its nodes."""
+        return _again, (self.source, self.features.data, self.features.means, self.profile)
+
+
+def _again(source: Source, data: Dataset, means: Means, profile: DepthProfile) -> Prospect:
+    traced = traced_source(source, means.root)
+    return Prospect(source, traced, Features(data, source, traced, means), profile)
 
 
 def traced_source(source: Source, root: Path | None = None) -> Traced:

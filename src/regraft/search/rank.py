@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,10 +81,14 @@ def rank(data: Dataset, uris: Iterable[str], open_source: Callable[[str], Source
         data: labelled examples; the test split is not looked at.
         uris: of the sources.
         open_source: from URI to network.
-        means: cache folder, runtime, device, seed, listener.
+        means: cache folder, runtime, device, seed, listener, and the engine, which looks at several sources at a time
+            if it can.
     """
-    held = without_test(data)
-    return in_order([_judge(held, open_source(uri), means) for uri in uris])
+    uris, judged = list(uris), []
+    for done in means.engine.map(partial(_judged, without_test(data), open_source, means), uris):
+        judged.append(done)
+        means.listener.progress("sources", len(judged), len(uris))
+    return in_order(judged)
 
 
 def without_test(data: Dataset) -> Dataset:
@@ -145,7 +150,8 @@ def _behind(points: float, se: float) -> str:
     return f"{100 * points:.1f} ± {100 * se:.1f} points less sure of the truth"
 
 
-def _judge(data: Dataset, source: Source, means: Means) -> Ranked:
+def _judged(data: Dataset, open_source: Callable[[str], Source], means: Means, uri: str) -> Ranked:
+    source = open_source(uri)
     means.listener.say(f"Looking at {source.uri}.")
     traced, nan = traced_source(source, means.root), float("nan")
     fitness = check(data, source, traced, means)

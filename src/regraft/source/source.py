@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from regraft.digest import digest_json, digest_state
 from regraft.source.arch import build
@@ -93,6 +93,17 @@ class Source:
     def n_params(self) -> int:
         """Number of learnable values; buffers are not counted."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process the network is built again: some modules refuse `pickle`, none its architecture."""
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "model"}
+        return _built_again, (facts, self.model.state_dict())
+
+
+def _built_again(facts: dict[str, Any], state: dict[str, Tensor]) -> Source:
+    model, _ = build(facts["arch"], facts["arch_args"])
+    model.load_state_dict(state)
+    return Source(**facts, model=model.cpu().float().eval())
 
 
 def make_source(
