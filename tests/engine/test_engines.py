@@ -26,8 +26,10 @@ from regraft.tune import RECIPES
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Engine]:
-    with engine_of("ray") as engine:
-        yield engine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # Ray's workers give way to all others, which are tests here
+        with engine_of("ray") as engine:
+            yield engine
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_sources_are_ranked_alike(ray: Engine, shapes: Dataset, tmp_path: Path) 
 
 
 def test_full_evidence_is_the_same(ray: Engine, shapes: Dataset, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(controls, "SEEDS", 2)
+    monkeypatch.setattr(controls, "SEEDS", 1)
     monkeypatch.setattr(controls, "SMALLER", 0)
     monkeypatch.setattr(depth, "CUTS", 1)
     means = Means(tmp_path / "cache", runtime="torch")
