@@ -75,6 +75,7 @@ def test_sources_are_ranked_alike(ray: Engine, shapes: Dataset, tmp_path: Path) 
         assert np.array_equal(each.sureness, other.sureness)
 
 
+@pytest.mark.slow
 def test_full_evidence_is_the_same(ray: Engine, shapes: Dataset, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(controls, "SEEDS", 1)
     monkeypatch.setattr(controls, "SMALLER", 0)
