@@ -250,6 +250,11 @@ class Job(Setting):
         recipe = self.chosen_recipe
         return recipe.name if recipe is not None and self.recipe == "auto" else self.recipe
 
+    @property
+    def has_pieces(self) -> bool:
+        """Whether there is work for an engine: sources to look at, or trainings to compare with."""
+        return len(self.sources) > 1 or self.evidence == "full"
+
     def _overruled(self, recipe: Recipe) -> Recipe:
         recipe = recipe.overruled(self.set)
         return recipe.with_(cut=self.cut) if self.cut else recipe

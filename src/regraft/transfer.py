@@ -100,7 +100,7 @@ def transfer(
         folder.say(f"--set and --cut settle what is trained, so nothing is searched: recipe {recipe.name}.")
     with (
         folder.withdrawn_if_refused("ranking.json", STUDY),
-        engine_of(job.engine) as engine,
+        engine_of(job.engine if job.has_pieces else "local") as engine,
         means(job, folder, engine) as work,
     ):
         only = len(job.sources) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 
 from regraft.data import Dataset, read
 from regraft.engine import engine_of
-from regraft.errors import DataError, RunError
+from regraft.errors import DataError, MissingExtra, RunError
 from regraft.evidence import Case, controls, depth, measure
 from regraft.run import Engine
 from regraft.search import Means, look_at, probe_trial, rank
@@ -61,6 +62,19 @@ def test_an_error_is_that_of_the_piece(ray: Engine) -> None:
 def test_what_cannot_be_sent_is_told_with_the_way_out(ray: Engine) -> None:
     with pytest.raises(RunError, match=r"--engine local$"):
         list(ray.map(partial(print, threading.Lock()), [1]))
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(RunError, match=r"at 127\.0\.0\.1:1: .* --engine local$"), engine_of("ray"):
+        pass
+
+
+def test_without_ray_the_extra_is_named(monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "regraft.engine.ray", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"regraft\[ray\]"), engine_of("ray"):
+        pass
 
 
 def test_sources_are_ranked_alike(ray: Engine, shapes: Dataset, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ try:
 except ImportError as error:
     raise MissingExtra("ray", "ray", "work on a cluster: --engine ray") from error
 
+_PATIENCE = 10.0  # seconds until a cluster must have answered
+
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
@@ -33,7 +36,9 @@ def cluster() -> Iterator[Cluster]:
     Raises:
         RunError: no such cluster answers.
     """
+    address = os.environ.get("RAY_ADDRESS", "")
     try:
+        _knock(address)
         ray.init(
             include_dashboard=False,
             log_to_driver=False,
@@ -41,15 +46,21 @@ def cluster() -> Iterator[Cluster]:
             runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
         )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        where = os.environ.get("RAY_ADDRESS", "this machine")
         raise RunError(
-            f"Ray does not answer at {where}: {first_line(error)}. Start one: ray start --head; or work here: "
-            "--engine local"
+            f"Ray does not answer at {address or 'this machine'}: {first_line(error)}. Start it there: ray start "
+            "--head; or work here: --engine local"
         ) from error
     try:
         yield Cluster()
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), _PATIENCE).close()
 
 
 def _python_path() -> str:
