@@ -18,6 +18,7 @@ from regraft.data import Dataset, read
 from regraft.engine import engine_of
 from regraft.errors import DataError, MissingExtra, RunError
 from regraft.evidence import Case, controls, depth, measure
+from regraft.job import Job
 from regraft.run import Engine
 from regraft.search import Means, look_at, probe_trial, rank
 from regraft.source import Source
@@ -62,6 +63,10 @@ def test_an_error_is_that_of_the_piece(ray: Engine) -> None:
 def test_what_cannot_be_sent_is_told_with_the_way_out(ray: Engine) -> None:
     with pytest.raises(RunError, match=r"--engine local$"):
         list(ray.map(partial(print, threading.Lock()), [1]))
+
+
+def test_a_run_may_go_on_with_another_engine() -> None:
+    assert Job(data="digits", engine="ray").config() == Job(data="digits").config()
 
 
 def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch) -> None:
