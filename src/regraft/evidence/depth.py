@@ -110,7 +110,8 @@ def chosen_cuts(case: Case) -> list[str]:
 
 
 def _carried_out(case: Case, recipe: Recipe, place: tuple[str, str]) -> RawRun:
-    (cut, variant), prospect = place, case.chosen.prospect
+    cut, variant = place
+    prospect = case.chosen.prospect
     plan = _plan(case, recipe, "input" if variant == "tuned" else cut)
     head = starting_head(plan, prospect.traced, None)
     network = upper_network(plan, prospect.source, prospect.traced, head)

@@ -24,7 +24,7 @@ from regraft.tune import Recipe
 # training gains more, and people who labelled them wait.
 PATIENCE, PATIENCE_WITH_MANY = 1.0, 4.0
 LEAST_SECONDS = 25.0
-SHORTEST = 1.0  # seconds in which nothing is trained; finding out what that would take is as long
+_SHORTEST = 1.0  # seconds in which nothing is trained; finding out what that would take is as long
 # Training can win no more than what the probe gets wrong: where that is less than this share of the validation split,
 # the search takes as much less time.
 _WORTH_ALL = 0.25
@@ -104,7 +104,7 @@ def _chosen(study: Study, every: Iterable[Iterator[Idea]], budget: float) -> lis
     made: dict[str, Idea] = {}
 
     def settle() -> list[str]:
-        for deeper in every if budget > SHORTEST else ():
+        for deeper in every if budget > _SHORTEST else ():
             for idea in deeper:
                 if not _affordable([*made.values(), idea], budget):
                     break  # what is deeper still costs more
