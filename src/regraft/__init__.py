@@ -17,7 +17,7 @@ from regraft.evidence import render  # a run's report
 from regraft.job import Job  # what a person asks for
 from regraft.probe import DepthProfile, depth_profile  # what each depth holds
 from regraft.source import Source, load_source  # pretrained networks
-from regraft.spec import InputSpec  # what a network expects
+from regraft.spec import InputOverride, InputSpec  # what a network expects
 from regraft.transfer import Outcome, transfer  # the whole story
 from regraft.tune import RECIPES, Plan, Recipe, resolve, train  # what is trained, and the one loop
 
@@ -31,6 +31,7 @@ __all__ = [
     "Dataset",
     "DepthProfile",
     "FeatureCache",
+    "InputOverride",
     "InputSpec",
     "Job",
     "Outcome",

@@ -20,7 +20,7 @@ from regraft.run import Engine, Here, Listener
 from regraft.search import Means
 from regraft.source import Source, load_source
 from regraft.source.spectrogram import for_sound
-from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from regraft.spec import ChannelOrder, InputOverride, InputSpec
 from regraft.tune import RECIPES, Recipe
 from regraft.values import RULE, Rule, number, numbers, refuse_impossible, whole
 
@@ -33,33 +33,33 @@ SEED = whole(0, most=LARGEST_SEED, such_as="0")
 
 
 def _is_size(value: Sequence[float]) -> bool:
-    whole_numbers = len(value) == 3 and all(math.isfinite(v) and v == int(v) and v > 0 for v in value)
-    return whole_numbers and value[0] in (1, 3)
+    whole_numbers = all(math.isfinite(v) and v == int(v) and v > 0 for v in value)
+    return whole_numbers and (len(value) in (1, 2) or (len(value) == 3 and value[0] in (1, 3)))
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a source expects that does not say so itself.
+    """What pictures are to be like for a source that does not say so itself, or where it shall be otherwise.
 
     Args:
-        input_size: (C, H, W) that the source expects.
+        input_size: (C, H, W), (H, W), or (side,) of a square.
         mean: per channel, for pixels scaled to 0..1.
         std: likewise.
-        channel_order: in which the source wants colours.
+        channel_order: in which the source wants colours; None leaves it to the source.
     """
 
     input_size: tuple[float, ...] | None = field(
         default=None,
         metadata={
-            "help": "C,H,W that the source expects, where it does not say.",
+            "help": "Size of pictures: SIDE, H,W or C,H,W.  [default: the source's own]",
             "kind": "numbers",
-            RULE: Rule("C,H,W with 1 or 3 channels and sides above 0", "3,224,224", _is_size),
+            RULE: Rule("SIDE, H,W or C,H,W with 1 or 3 channels and whole sides above 0", "224", _is_size),
         },
     )
     mean: tuple[float, ...] | None = field(
         default=None,
         metadata={
-            "help": "Mean per channel, for pixels scaled to 0..1.",
+            "help": "Mean per channel, for pixels scaled to 0..1.  [default: the source's own]",
             "kind": "numbers",
             RULE: numbers("one number for each channel", "0.485,0.456,0.406", lambda v: True),
         },
@@ -72,8 +72,8 @@ class Inputs:
             RULE: numbers("one number above 0 for each channel", "0.229,0.224,0.225", lambda v: v > 0),
         },
     )
-    channel_order: Literal["RGB", "BGR"] = field(
-        default="RGB", metadata={"help": "BGR for networks that want blue first, as Caffe's do."}
+    channel_order: ChannelOrder | None = field(
+        default=None, metadata={"help": "BGR for networks that want blue first, as Caffe's do."}
     )
 
     def __post_init__(self) -> None:
@@ -314,18 +314,21 @@ def open_source(uri: str, opening: Opening | Setting, data: Dataset | None = Non
     return for_sound(source, data)
 
 
-def input_spec(setting: Inputs) -> InputSpec | None:
-    """The input that the flags describe; None leaves it to the source."""
-    if setting.input_size is None:
-        if setting.mean or setting.std or setting.channel_order != "RGB":
-            raise SourceError("--mean, --std and --channel-order need the size too: --input-size 3,224,224")
+def input_spec(setting: Inputs) -> InputSpec | InputOverride | None:
+    """The input that the flags describe; None leaves it to the source.
+
+    Size with channels, mean and std together describe it anew; fewer of them change what the source says itself.
+    """
+    size = None if setting.input_size is None else tuple(int(length) for length in setting.input_size)
+    mean, std, order = setting.mean, setting.std, setting.channel_order
+    if size is None and mean is None and std is None and order is None:
         return None
-    size = tuple(int(length) for length in setting.input_size)
-    n = size[0]
-    mean, std = setting.mean or IMAGENET_MEAN[:n], setting.std or IMAGENET_STD[:n]
-    if len(mean) != n or len(std) != n:
-        raise SourceError(f"--mean and --std need one number for each of {n} channels, with commas between them.")
-    return InputSpec(size, mean, std, channel_order=setting.channel_order)  # type: ignore[arg-type]
+    override = InputOverride(size, mean, std, order)
+    anew = size is not None and len(size) == 3 and mean is not None and std is not None
+    try:
+        return override.over(None) if anew else override
+    except ValueError as error:
+        raise SourceError(f"--mean and --std: {error}. Give one for each, with commas between them.") from None
 
 
 def device(name: str) -> str:

@@ -5,7 +5,7 @@ Shape letters: C channels, H height, W width (pixels), L tokens, T samples of so
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 Modality = Literal["image", "text", "audio"]
@@ -55,6 +55,56 @@ class InputSpec:
     def from_dict(cls, values: dict[str, Any]) -> InputSpec:
         """The inverse of `to_dict`; lists become tuples."""
         return cls(**_tuples(values))
+
+
+@dataclass(frozen=True)
+class InputOverride:
+    """What pictures are to be like where that differs from what a network says; None leaves it to the network.
+
+    Args:
+        size: (C, H, W), (H, W), or (side,) of a square.
+        mean: as in `InputSpec`.
+        std: likewise.
+        channel_order: likewise.
+
+    Example:
+        >>> smaller = InputOverride(size=(96,)).over(InputSpec((3, 224, 224), mean=(0.5,) * 3, crop_pct=0.875))
+        >>> smaller.size, smaller.mean, smaller.crop_pct
+        ((3, 96, 96), (0.5, 0.5, 0.5), 0.875)
+    """
+
+    size: tuple[int, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channel_order: ChannelOrder | None = None
+    modality: ClassVar[Modality] = "image"
+
+    def over(self, found: InputSpec | None, size: tuple[int, int, int] | None = None) -> InputSpec | None:
+        """A network's input with this in its place; None where both together do not say enough.
+
+        What nobody says of colours is ImageNet's, as for any network whose file says its size alone.
+
+        Args:
+            found: what the network says.
+            size: (C, H, W), where it says no more than that.
+
+        Raises:
+            ValueError: not one number of mean and std for each channel.
+        """
+        if found is None and self.size is None and not (size and self.mean and self.std):
+            return None
+        known = found.size if found else size or (3, 0, 0)
+        wanted = self._size_over(known)
+        n = wanted[0]
+        alike = found if found and found.size[0] == n else InputSpec(wanted, IMAGENET_MEAN[:n], IMAGENET_STD[:n])
+        said = {"mean": self.mean, "std": self.std, "channel_order": self.channel_order}
+        return replace(alike, size=wanted, **{name: value for name, value in said.items() if value is not None})
+
+    def _size_over(self, known: tuple[int, int, int]) -> tuple[int, int, int]:
+        if self.size is None:
+            return known
+        *channels, height, width = self.size * 2 if len(self.size) == 1 else self.size
+        return (channels[0] if channels else known[0], height, width)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from conftest import CLASSES, TINY  # type: ignore[import-not-found]
 from regraft.source import write_source
@@ -146,3 +147,15 @@ def test_a_recipe_with_random_weights_counts_the_pass_that_came_before(fit):
 def test_values_without_a_recipe_say_what_they_settle(fit):
     answer = fit("--set", "min_updates=2", "--evidence", "off", "--json")
     assert "nothing is searched: recipe finetune" in answer.err and json.loads(answer.out)["recipe"] == "finetune"
+
+
+def test_a_transformer_of_timm_sees_another_size_of_pictures(run, pictures, tmp_path):
+    timm = pytest.importorskip("timm")
+    weights, picture = tmp_path / "vit.pt", next(pictures.rglob("*.png"))
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), weights)
+    words = ("--source", weights, "--arch", "timm:vit_tiny_patch16_224", "--input-size", 48, "--recipe", "probe")
+    done = run("fit", pictures, *words, "--evidence", "off", "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    card = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert card["input"]["size"] == [3, 48, 48]
+    assert run("predict", tmp_path / "run" / "model", picture).status == 0

@@ -17,7 +17,7 @@ from torch import fx, nn
 from regraft.cut.graph import Inputs, eval_mode, output_node, primary_input, with_attributes, with_own_modes
 from regraft.cut.live import legal_nodes
 from regraft.cut.surgery import part
-from regraft.errors import CutError
+from regraft.errors import CutError, first_line
 
 
 class _LayerTracer(fx.Tracer):
@@ -57,11 +57,28 @@ def layered(model: nn.Module, inputs: Inputs, name: str, reason: str) -> tuple[f
             raise ValueError("only networks with one input can be followed layer by layer")
         return _checked(model, args[0])
     except Exception as error:
+        if refusal := _refusal(model, inputs):
+            raise CutError(
+                f"{name} does not take an input of {tuple(args[0].shape[1:])}: {refusal}. Ask for the size that it was "
+                "made for: load_source(..., input=InputOverride(size=(224,))), on the command line --input-size 224"
+            ) from error
         raise CutError(
             f"{name} cannot be taken apart. {reason}. Following it layer by layer failed too: {error}. "
             "A forward whose branches depend only on shapes works, as does a part of the network: "
             "trace(nn.Sequential(*model.children()), example)"
         ) from error
+
+
+@torch.no_grad()
+def _refusal(model: nn.Module, inputs: Inputs) -> str:
+    """What the model itself says against the example; empty if it takes it."""
+    args, kwargs = inputs
+    try:
+        with eval_mode(model):
+            model(*args, **kwargs)
+    except Exception as error:
+        return first_line(error).rstrip(".")
+    return ""
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from regraft.cache import pooled
 from regraft.data import Dataset, Transform, load_pixels, plain
 from regraft.evidence.folder import LOOKS
 from regraft.probe import taps_wanted
@@ -88,12 +89,15 @@ def exciting(chosen: Trial) -> list[Image.Image]:
     """For the liveliest channels of an inner stage, the validation pictures that excite each one most."""
     features, traced = chosen.prospect.features, chosen.prospect.traced
     data = features.data.split("val")
-    inner = [tap for tap in taps_wanted(traced, len(features.labels("train"))) if tap.grid > 1]
+    wanted = [tap for tap in taps_wanted(traced, len(features.labels("train"))) if tap.grid > 1]
+    plans = {tap: pooled(traced.cut(tap.cut).shape, traced.cut(tap.cut).layout, tap.grid) for tap in wanted}
+    inner = [tap for tap, plan in plans.items() if plan.kind == "grid" and plan.grid > 1]
     if not inner or not len(data):
         return []
     tap = inner[len(inner) // 2]
-    rows = np.asarray(features(tap, "val"), dtype=np.float32)
-    peaks = rows.reshape(len(rows), traced.cut(tap.cut).shape[0], -1).max(2)  # (N, C): the strongest place
+    rows, plan = np.asarray(features(tap, "val"), dtype=np.float32), plans[tap]
+    cells = rows[:, : plan.channels * plan.grid**2]  # class tokens lie behind them
+    peaks = cells.reshape(len(rows), plan.channels, -1).max(2)  # (N, C): the strongest place
     spread = peaks.std(0) / (np.abs(peaks).mean(0) + 1e-9)
     return [_strip(data, np.argsort(-peaks[:, c])[:EXCITING]) for c in np.argsort(-spread)[:CHANNELS]]
 

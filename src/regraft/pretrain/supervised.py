@@ -20,7 +20,7 @@ from regraft.errors import DataError, RunError
 from regraft.run import make_folder, write_atomic
 from regraft.source import build, make_source, write_source
 from regraft.source.arch import canonical_arch
-from regraft.spec import InputSpec
+from regraft.spec import InputOverride, InputSpec
 from regraft.tune.history import History
 from regraft.tune.loop import Event, train
 from regraft.tune.plan import Plan, plan_whole
@@ -88,7 +88,8 @@ class Training:
     Args:
         arch: `regraft:NAME`, `timm:NAME` or `python:pkg.mod:callable`; takes `num_classes`.
         arch_args: keyword arguments of the architecture beside num_classes.
-        input: what the network expects; needed where the architecture does not say it.
+        input: what the network expects, or what of it is to be otherwise; needed where the architecture does not say
+            it.
         recipe: how to train; None takes `SUPERVISED`, in bfloat16 where the processor multiplies it natively.
         epochs: passes over the train split; None takes the recipe's.
         seed: of initialisation, order and augmentation.
@@ -100,7 +101,7 @@ class Training:
 
     arch: str
     arch_args: dict[str, Any] = field(default_factory=dict)
-    input: InputSpec | None = None
+    input: InputSpec | InputOverride | None = None
     recipe: Recipe | None = None
     epochs: int | None = None
     seed: int = 0
@@ -289,8 +290,11 @@ def _input_of(training: Training, arch_args: dict[str, Any]) -> InputSpec:
     Raises:
         RunError: neither, or something else than pictures.
     """
-    found = training.input or build(training.arch, arch_args)[1]
-    if not isinstance(found, InputSpec):
+    asked = training.input
+    said = asked if isinstance(asked, InputSpec) else build(training.arch, arch_args)[1]
+    pictures = said if isinstance(said, InputSpec) else None
+    found = asked.over(pictures) if isinstance(asked, InputOverride) else pictures
+    if found is None:
         raise RunError(
             f"{training.arch} does not say what pictures it expects. "
             f"Pass it: pretrain_supervised(data, Training({training.arch!r}, input=InputSpec(size=(3, 32, 32))), ...)."

@@ -116,10 +116,12 @@ def _misread(uri: str, declared: InputSpec, found: Reading) -> str:
 
 
 def _flags(name: str, declared: InputSpec) -> str:
+    """What is to be said; the rest stays as declared."""
     spec = dict(alternatives(declared))[name]
-    size, mean, std = (",".join(f"{value:.4g}" for value in values) for values in (spec.size, spec.mean, spec.std))
-    order = f" --channel-order {spec.channel_order}" if spec.channel_order != declared.channel_order else ""
-    return f"--input-size {size} --mean {mean} --std {std}{order}"
+    if spec.channel_order != declared.channel_order:
+        return f"--channel-order {spec.channel_order}"
+    mean, std = (",".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))
+    return f"--mean {mean} --std {std}"
 
 
 def _words(train: Dataset, uri: str, spec: TextSpec) -> list[str]:

@@ -66,7 +66,7 @@ def open_caffe(path: Path, request: Request) -> Source:
     net = _described(description) if description else trained
     blobs = {layer.name: layer.message.blobs for layer in _layers(trained)} if trained else None
     layers = [layer for layer in _layers(net) if _tested(layer.message)]
-    spec = _spec([*layers, *(_layers(trained) if trained else ())], request)
+    spec = _spec([*layers, *(_layers(trained) if trained else ())])
     builder = Builder(*_input(net, layers, request, spec))
     end = _Network(builder, blobs, request.uri).end(layers, fragment(request))
     graph = builder.graph(end)
@@ -162,7 +162,7 @@ def _tested(message: Any) -> bool:
 def _input(net: Any, layers: list[Layer], request: Request, spec: InputSpec | None) -> tuple[str, tuple[int, int, int]]:
     """Name and (C, H, W) of the input."""
     name, size = _declared_input(net, layers)
-    wanted = request.picture or spec
+    wanted = request.picture_or(spec, size)
     if wanted is not None:
         return name, wanted.size
     if size is None:
@@ -190,13 +190,11 @@ def _first_unmade(layers: list[Layer]) -> str:
     return next((bottom for layer in layers for bottom in layer.bottom if bottom not in made), "data")
 
 
-def _spec(layers: list[Layer], request: Request) -> InputSpec | None:
+def _spec(layers: list[Layer]) -> InputSpec | None:
     """What a data layer says about its pictures; None where none says it, or where the mean is in another file.
 
     Caffe reads pictures as BGR in 0..255, subtracts the mean and then multiplies by the scale.
     """
-    if request.picture is not None:
-        return request.picture
     data = [layer for layer in layers if layer.type in _DATA]
     said = [layer for layer in data if layer.message.HasField("transform_param")]
     if not said or said[0].message.transform_param.mean_file:

@@ -21,11 +21,11 @@ from regraft.source.onnx.file import open_onnx
 from regraft.source.plugins import plugin, plugin_names
 from regraft.source.request import Request
 from regraft.source.source import Source, make_source
-from regraft.source.timm_hub import open_timm, timm_names
+from regraft.source.timm_hub import at_its_size, open_timm, timm_names
 from regraft.source.torchvision_hub import open_torchvision, torchvision_names
 from regraft.source.vector_file import VECTOR_FILES, is_vectors
 from regraft.source.word_vectors import open_vectors
-from regraft.spec import Spec
+from regraft.spec import InputOverride, Spec
 
 Opener = Callable[[str, Request], Source]
 
@@ -44,7 +44,7 @@ def load_source(
     uri: str,
     *,
     arch: str | None = None,
-    input: Spec | None = None,
+    input: Spec | InputOverride | None = None,
     random_weights: bool = False,
     seed: int = 0,
 ) -> Source:
@@ -57,7 +57,8 @@ def load_source(
             archive of a folder, or the `https://` address of a file or an archive.
         arch: which architecture a bare weight file belongs to: `timm:NAME`, `torchvision:NAME` or
             `pkg.mod:callable`.
-        input: what the network expects, where the source does not say it or says it wrongly.
+        input: what the network expects, where the source does not say it or says it wrongly; an `InputOverride`
+            changes parts of what it says.
         random_weights: the architecture alone; no weights are read or downloaded.
         seed: of the random weights.
 
@@ -73,7 +74,10 @@ def load_source(
         >>> source.arch, source.n_params
         ('regraft:cifar10-resnet20', 269722)
     """
-    request = Request(uri, arch, input, random_weights, seed)
+    return at_its_size(_opened(uri, Request(uri, arch, input, random_weights, seed)))
+
+
+def _opened(uri: str, request: Request) -> Source:
     scheme, colon, name = uri.partition(":")
     if colon and (opener := _scheme(scheme)):
         return opener(name, request)

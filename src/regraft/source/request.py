@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from regraft.errors import SourceError
-from regraft.spec import IMAGENET_MEAN, IMAGENET_STD, ChannelOrder, CropMode, InputSpec, Interpolation, Spec
+from regraft.spec import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ChannelOrder,
+    CropMode,
+    InputOverride,
+    InputSpec,
+    Interpolation,
+    Spec,
+)
 
 _MOST_VALUES = 3 * 2048 * 2048  # of one prepared example; what a user asks for is not limited
 
@@ -33,14 +42,14 @@ class Request:
     Args:
         uri: as the user wrote it.
         arch: which architecture bare weights belong to.
-        input: overrides what the source says about its input.
+        input: in place of what the source says about its input, or of parts of it.
         random_weights: build the architecture only; no weights are read or downloaded.
         seed: of the random weights.
     """
 
     uri: str
     arch: str | None = None
-    input: Spec | None = None
+    input: Spec | InputOverride | None = None
     random_weights: bool = False
     seed: int = 0
 
@@ -52,16 +61,27 @@ class Request:
                 f"Leave it out: load_source({self.uri!r})"
             )
 
-    @property
-    def picture(self) -> InputSpec | None:
-        """The input asked for, of a network that sees pictures.
+    def picture_or(self, found: InputSpec | None, size: tuple[int, int, int] | None = None) -> InputSpec | None:
+        """The input of a network that sees pictures: what was asked for, over what was found.
+
+        Args:
+            found: what the source says.
+            size: (C, H, W), where it says no more than that.
+
+        Returns:
+            None where neither says enough.
 
         Raises:
-            SourceError: an input of another modality was asked for.
+            SourceError: an input of another modality was asked for, or one that makes no sense.
         """
-        if self.input is not None and not isinstance(self.input, InputSpec):
+        if self.input is None or isinstance(self.input, InputSpec):
+            return self.input or found
+        if not isinstance(self.input, InputOverride):
             raise self.wrong_input("image")
-        return self.input
+        try:
+            return self.input.over(found, size)
+        except ValueError as error:
+            raise SourceError(f"{self.uri}: {error}. Give one for each, with commas between them.") from None
 
     def wrong_input(self, taken: str) -> SourceError:
         """What to say of an input that was asked for and is of another modality.
@@ -90,24 +110,29 @@ class Request:
         if not self.input and found:
             self._check(found)
         spec = self.input or found
+        if isinstance(spec, InputOverride):  # which only pictures have
+            spec = self.picture_or(found if isinstance(found, InputSpec) else None, size)
         if spec is None:
             message = self._ask(size or (3, 32, 32))
             raise MissingInput(message, size) if size else SourceError(message)
         return spec
 
-    def size_or(self, found: Sequence[Any]) -> tuple[int, int, int]:
+    def size_or(self, found: Sequence[Any], example: tuple[int, int, int] | None = None) -> tuple[int, int, int]:
         """(C, H, W) of the pictures that a network takes whose file may leave sides open.
 
         Args:
             found: (C, H, W) as the file says it; 0 or None where it takes any.
+            example: (C, H, W) that the file was made with, for sides that nobody says.
 
         Raises:
             SourceError: a side is open and none was asked for, or another size was.
         """
         channels, height, width = found
-        asked = self.picture.size if self.picture else (channels or 3, height or 224, width or 224)
-        if not self.picture and not (height and width):
-            self.input_or(None, asked)  # says what is missing
+        known = example or (channels or 3, height or 224, width or 224)
+        if not (self._says_size or example or (height and width)):
+            raise MissingInput(self._ask(known), known)
+        picture = self.picture_or(None, known)
+        asked = picture.size if picture else known
         if any(said and said != wanted for said, wanted in zip(found, asked, strict=True)):
             raise SourceError(
                 f"{self.uri} takes pictures of (C, H, W) = ({channels or 'any'}, {height or 'any'}, {width or 'any'}), "
@@ -115,6 +140,10 @@ class Request:
                 f"{width or 224}))"
             )
         return int(asked[0]), int(asked[1]), int(asked[2])
+
+    @property
+    def _says_size(self) -> bool:
+        return self.input is not None and self.input.size is not None
 
     def _check(self, found: Spec) -> None:
         """Refuse an input that no network has: a file's word for it is not trusted."""

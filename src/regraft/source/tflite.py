@@ -110,8 +110,8 @@ def open_tflite(path: Path, request: Request) -> Source:
     """
     request.without_arch()
     model = read_model(path)
-    spec = request.picture or input_of(model)
     shape = _picture(model, request)
+    spec = request.picture_or(input_of(model), shape)
     graph, builder = _Conversion(model, request, spec.size if spec else shape).graph()
     used = tuple(tensor.name for tensor in graph.tensors)
     return graph_source(request, "graph:tflite", graph, builder.weights, spec, report=LoadReport(used))

@@ -6,6 +6,7 @@ Wightman: PyTorch Image Models, 2019, https://github.com/huggingface/pytorch-ima
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import nn
 
+from regraft.digest import digest_state
 from regraft.errors import MissingExtra, SourceError, closest, first_line
 from regraft.offline import is_offline
 from regraft.source.arch import ARCHITECTURES, build
@@ -152,6 +154,22 @@ def _create(name: str, arch_args: Mapping[str, Any], *, pretrained: bool) -> Any
             f"timm:{name} cannot be built with {dict(arch_args)}: {first_line(error)}. "
             f"Without arguments it can: build('timm:{name}')"
         ) from error
+
+
+def at_its_size(source: Source) -> Source:
+    """A network of timm that sees one size of pictures alone, made to see its input's; any other source as it is.
+
+    Position embeddings are resampled as timm does it.
+    """
+    if not source.arch.startswith("timm:") or not hasattr(source.model, "set_input_size"):
+        return source
+    sides = source.input.size[1:]
+    model: Any = source.model
+    if sides == input_of(model.pretrained_cfg, source.arch_args).size[1:]:
+        return source
+    model.set_input_size(img_size=sides)
+    arch_args = source.arch_args | {"img_size": list(sides)}
+    return replace(source, arch_args=arch_args, weights_digest=digest_state(model.state_dict()))
 
 
 def label_names(labels: Any) -> tuple[str, ...]:

@@ -209,9 +209,7 @@ def _input(path: Path, program: _Program, request: Request) -> tuple[str, tuple[
         )
     axes = picture_axes([size for _, size in sizes[1:]])
     picture = [sizes[1 + axis] for axis in axes]
-    if request.picture is None:
-        request.input_or(None, (picture[0][1], picture[1][1], picture[2][1]))  # says what is missing
-    size = request.size_or([said for said, _ in picture])
+    size = request.size_or([said for said, _ in picture], (picture[0][1], picture[1][1], picture[2][1]))
     fixed = sizes[0][0]
     return name, size, axes != (0, 1, 2), fixed or None
 

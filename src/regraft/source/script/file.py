@@ -152,8 +152,9 @@ def _opened(file: _File, request: Request) -> Source:
         )
     axes = picture_axes(file.example[1:]) if file.example else (0, 1, 2)
     channels, height, width = (file.example[1 + axis] for axis in axes) if file.example else (3, 224, 224)
-    spec = request.input_or(None, (channels, height, width))
-    shape = request.size_or((channels if file.example else 0, 0, 0))
+    size = (channels, height, width)
+    spec = request.input_or(None, size)
+    shape = request.size_or((channels if file.example else 0, 0, 0), size if file.example else None)
     made_for = file.example[0] if file.example else None
     program = _Input(name, shape, axes != (0, 1, 2), others)
     try:

@@ -25,6 +25,7 @@ from regraft.source.tf1.convert import Conversion
 from regraft.source.tf1.graphdef import VARIABLES, Graph1, Op, find_end, find_input, parse_ref
 from regraft.source.tf1.schema import messages
 from regraft.source.tf1.table import is_table
+from regraft.spec import InputSpec
 
 _DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 _AVERAGES = "&averages"  # after the end tensor: take moving averages of the variables where there are any
@@ -135,12 +136,10 @@ def _graph_source(graph: Graph1, prefix: Path, request: Request, end: str, *, av
     reached = _end(graph, end)
     start = find_input(graph, reached[0] if reached else "")
     reached = reached or find_end(graph, start)
-    size = request.picture.size if request.picture else input_size(start, graph)
-    if request.picture is None:
-        request.input_or(None, size)
-    assert size is not None
+    spec = request.input_or(None, input_size(start, graph))
+    assert isinstance(spec, InputSpec)
     checkpoint = _variables(graph, prefix, request)
-    builder = Builder(start.name, size, channels_last=_channels_last(start, graph))
+    builder = Builder(start.name, spec.size, channels_last=_channels_last(start, graph))
     conversion = Conversion(graph, start, builder, checkpoint, averages=averages)
     value = conversion.value(reached)
     if not end and value.spatial and value.shape[2:] == (1, 1):  # scores as a picture of one pixel
