@@ -44,6 +44,9 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         "swin",
         {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},
     ),
+    "CLIPVisionModel": ("clip_vision_model", TOKENS),
+    "SiglipVisionModel": ("siglip_vision_model", TOKENS),
+    "CLIPForImageClassification": ("clip", {"vision_config": TOKENS, "num_labels": 3}),
     "MobileNetV2ForImageClassification": ("mobilenet_v2", {"image_size": 32, "depth_multiplier": 0.1, "min_depth": 4}),
 }
 PREPARED = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3, "resample": 2}
@@ -90,6 +93,22 @@ def test_a_folder_gives_transformers_outputs_can_be_cut_and_rebuilt(name: str, t
     again, _ = build(source.arch, json.loads(json.dumps(source.arch_args)))
     again.load_state_dict(source.model.state_dict())
     assert torch.equal(again(x), wanted)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "chinese_clip"])
+def test_of_a_pair_of_networks_the_one_that_sees_is_opened(kind: str, tmp_path: Path) -> None:
+    words = {name: value for name, value in TOKENS.items() if name not in ("image_size", "patch_size")}
+    settings = {"vision_config": TOKENS, "text_config": words | {"vocab_size": 99}}
+    theirs = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **settings)).eval()
+    theirs.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPARED))
+    source = load_source(f"hf:{tmp_path}")
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(source.model(x), theirs.vision_model(pixel_values=x).pooler_output)
+    assert source.report is not None and not source.report.missing
+    assert all(name.startswith(("text", "logit", "visual")) for name in source.report.unexpected)
+    again, _ = build(source.arch, json.loads(json.dumps(source.arch_args)))
+    assert again.state_dict().keys() == source.model.state_dict().keys()
 
 
 def test_the_card_beside_the_weights_is_read(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from regraft.source.request import Request
 from regraft.source.source import Source
 from regraft.source.transformers.audio import audio_class, build_audio, is_audio, open_audio
 from regraft.source.transformers.hub import check_size, plain_fields, read_config
-from regraft.source.transformers.image import build_image, image_class, open_image
+from regraft.source.transformers.image import build_image, image_class, open_image, seeing
 from regraft.source.transformers.saved import Saved
 from regraft.source.transformers.sentence import transformer_folder
 from regraft.source.transformers.text import build_text, is_text, open_text, text_class
@@ -39,7 +39,7 @@ def open_transformers(folder: Path, weights: Path | None, request: Request) -> S
         MissingExtra: transformers is not installed.
     """
     request.without_arch()
-    fields = read_config(transformer_folder(folder))
+    fields = seeing(read_config(transformer_folder(folder)), str(folder))
     return _family(fields).open(Saved(folder, fields, weights, request))
 
 

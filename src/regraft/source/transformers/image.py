@@ -15,12 +15,13 @@ from torch import nn
 from regraft.errors import SourceError
 from regraft.source.files import read_json
 from regraft.source.source import LoadReport, Source
-from regraft.source.transformers.hub import fresh, kinds, model_types, with_classifier
+from regraft.source.transformers.hub import config_of, fresh, kinds, model_types, plain_fields, with_classifier
 from regraft.source.transformers.saved import Saved, mixed_in
 from regraft.spec import InputSpec, Interpolation
 
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _LARGEST = 1 << 21  # pixels on a side
+_OF_A_PAIR = "_vision_model"  # how transformers calls what sees, of a pair that matches pictures with texts
 
 
 def open_image(saved: Saved) -> Source:
@@ -46,6 +47,19 @@ def build_image(kind: type[nn.Module], fields: dict[str, Any], arch_args: dict[s
     return mixed_in(ImageEncoder, fresh(kind, fields, **settings))
 
 
+def seeing(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The config of the network that sees, where a config describes a pair that matches pictures with texts (CLIP).
+
+    Args:
+        fields: of the config; any other comes back as it is.
+        where: named in messages.
+    """
+    pair = fields["model_type"] in model_types("ZERO_SHOT_IMAGE_CLASSIFICATION") and "vision_config" in fields
+    if not pair or with_classifier("IMAGE", fields, where):
+        return dict(fields)
+    return plain_fields(config_of(fields, where).vision_config.to_dict(), where)
+
+
 def image_class(fields: Mapping[str, Any], where: str) -> type[nn.Module]:
     """The class that a config describes: with its classifier if that is what was saved.
 
@@ -54,11 +68,11 @@ def image_class(fields: Mapping[str, Any], where: str) -> type[nn.Module]:
     """
     if kind := with_classifier("IMAGE", fields, where):
         return kind
-    bare = kinds("MODEL_MAPPING", fields, where)
-    if fields["model_type"] not in model_types("IMAGE") or not bare:
+    bare, name = kinds("MODEL_MAPPING", fields, where), fields["model_type"]
+    if not bare or not (name in model_types("IMAGE") or name.endswith(_OF_A_PAIR)):
         raise SourceError(
-            f"{where} is a network of the kind {fields['model_type']!r}, expected an image encoder of transformers "
-            "(vit, convnext, dinov2, beit, swin, resnet and others) or a text encoder (bert, roberta, gpt2 and "
+            f"{where} is a network of the kind {name!r}, expected an image encoder of transformers "
+            "(vit, convnext, dinov2, clip, swin, resnet and others) or a text encoder (bert, roberta, gpt2 and "
             "others), for example load_source('hf:facebook/dinov2-base')"
         )
     return bare[0]
