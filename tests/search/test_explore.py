@@ -20,7 +20,7 @@ from regraft.data import Dataset, read
 from regraft.search import Clock, Decision, Means, Prospect, decide, explore, ideas, look_at, validate
 from regraft.search.ideas import STOPS
 from regraft.search.trial import Trial, probe_trial, train_trial
-from regraft.testing import tiny_images, tiny_source
+from regraft.testing import tiny_images, tiny_source, tiny_text_source, tiny_texts
 from regraft.tune import RECIPES
 
 decide_module = sys.modules["regraft.search.decide"]  # its function has its name in the package
@@ -235,3 +235,12 @@ def test_a_resumed_search_tells_what_its_trials_took(
     folder, first = searched
     again = search(prospect, means, folder)
     assert [trial.seconds for trial in again.trials[1:]] == [trial.seconds for trial in first.trials[1:]]
+
+
+def test_texts_are_trained_once_as_deep_as_the_time_allows(means: Means, tmp_path: Path) -> None:
+    texts = look_at(read(tiny_texts(12)), tiny_text_source(), means)
+    n_classes = len(texts.features.data.classes)
+    deeper = [idea.recipe.cut for each in ideas.ideas(texts, n_classes) for idea in each]
+    for _ in ("first", "resumed"):
+        found = decide(texts, None, n_classes, means, folder=tmp_path, clock=Clock(time.monotonic()))
+        assert len(deeper) > 1 and [trial.plan.cut for trial in found.trials[1:]] == deeper[-1:]

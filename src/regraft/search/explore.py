@@ -106,8 +106,10 @@ def _chosen(study: Study, every: Iterable[Iterator[Idea]], budget: float) -> lis
     def settle() -> list[str]:
         for deeper in every if budget > _SHORTEST else ():
             for idea in deeper:
-                if not _affordable([*made.values(), idea], budget):
+                if not _affordable([idea] if idea.alone else [*made.values(), idea], budget):
                     break  # what is deeper still costs more
+                if idea.alone:
+                    made.clear()
                 made[idea.name] = idea
         return list(made)
 

@@ -48,6 +48,7 @@ class Idea:
         probe: the head it starts from, with values.
         plan: the recipe resolved; `plan.seconds` is the time of all its updates.
         fixed: seconds that a run takes however short it is: the frozen pass to its cut, and evaluations.
+        alone: whether it is tried in the place of the shallower ones, not beside them.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Idea:
     probe: ProbeResult
     plan: Plan
     fixed: float = 0.0
+    alone: bool = False
 
     @property
     def seconds(self) -> float:
@@ -164,13 +166,15 @@ def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[
 
 
 def _contrastive(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
-    """On texts one recipe with a head of its own did better than all that start from a probe (docs/text.md)."""
+    """On texts one recipe with a head of its own did better than all that start from a probe, and as deep as the time
+    allows better than higher up: rivals would take the time of half its updates (docs/text.md).
+    """
     single = prospect.profile.single
     for cut in _cuts(prospect, single):
         recipe = RECIPES["contrastive"]
         recipe = recipe.with_(name=f"{recipe.name} above {cut}", cut=cut)
         (plan,) = plans_for(recipe, prospect, n_classes, None)
-        yield Idea(recipe.name, recipe, single, plan, _fixed(prospect, plan))
+        yield Idea(recipe.name, recipe, single, plan, _fixed(prospect, plan), alone=True)
 
 
 def _starts(prospect: Prospect) -> Iterator[ProbeResult]:

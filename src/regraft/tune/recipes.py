@@ -17,8 +17,8 @@ RECIPES.add("probe", Recipe("probe", cut="output", epochs=0))
 RECIPES.add("finetune", Recipe("finetune", min_updates=200, patience=5))
 
 # For texts, in the place of SetFit's two stages: contrast first of all, and a fresh head on the last layer that learns
-# beside it. Few updates, a low rate and the network's own dropout, because transformers overfit a few hundred sentences
-# within two epochs (docs/text.md has the figures).
+# beside it. Few updates, one low rate for all layers and the network's own dropout, because transformers overfit a few
+# hundred sentences soon (benchmarks/texts/contrastive.py has the figures).
 RECIPES.add(
     "contrastive",
     Recipe(
@@ -26,9 +26,10 @@ RECIPES.add(
         head="fresh",
         taps="feature",
         epochs=6,
-        min_updates=60,
+        min_updates=96,
         patience=3,
-        lr=1e-4,
+        lr=5e-5,
+        layer_decay=1.0,
         dropout=True,
         contrastive=0.9,
     ),
