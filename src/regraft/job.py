@@ -325,10 +325,7 @@ def input_spec(setting: Inputs) -> InputSpec | InputOverride | None:
         return None
     override = InputOverride(size, mean, std, order)
     anew = size is not None and len(size) == 3 and mean is not None and std is not None
-    try:
-        return override.over(None) if anew else override
-    except ValueError as error:
-        raise SourceError(f"--mean and --std: {error}. Give one for each, with commas between them.") from None
+    return override.over(None) if anew else override
 
 
 def device(name: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+from regraft.errors import SourceError
+
 Modality = Literal["image", "text", "audio"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 CropMode = Literal["center", "squash"]
@@ -89,7 +91,7 @@ class InputOverride:
             size: (C, H, W), where it says no more than that.
 
         Raises:
-            ValueError: not one number of mean and std for each channel.
+            SourceError: not one number of mean and std for each channel.
         """
         if found is None and self.size is None and not (size and self.mean and self.std):
             return None
@@ -98,7 +100,10 @@ class InputOverride:
         n = wanted[0]
         alike = found if found and found.size[0] == n else InputSpec(wanted, IMAGENET_MEAN[:n], IMAGENET_STD[:n])
         said = {"mean": self.mean, "std": self.std, "channel_order": self.channel_order}
-        return replace(alike, size=wanted, **{name: value for name, value in said.items() if value is not None})
+        try:
+            return replace(alike, size=wanted, **{name: value for name, value in said.items() if value is not None})
+        except ValueError as error:
+            raise SourceError(f"{error}. Give one for each, with commas between them: 0.5,0.5,0.5") from None
 
     def _size_over(self, known: tuple[int, int, int]) -> tuple[int, int, int]:
         if self.size is None:

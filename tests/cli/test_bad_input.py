@@ -143,7 +143,7 @@ def test_without_validation_examples_nothing_is_begun(fit, run, pictures, weight
 
 
 def test_settings_that_would_be_ignored_are_refused(fit, run, pictures, tmp_path):
-    refused(fit(pictures, "--mean", "0.5"), "one number per channel (3)", "one for each")
+    refused(fit(pictures, "--mean", "0.5"), "one number per channel (3)", "0.5,0.5,0.5")
     refused(fit(pictures, "--recipe", "finetnue"), "auto, probe, finetune", "--recipe FILE.toml")
 
 

@@ -45,6 +45,15 @@ def test_pretraining_refuses_them_too(run, pictures, tmp_path, flag, value):
     assert not (tmp_path / "new").exists()
 
 
+def test_colours_for_other_channels_than_the_network_has_are_refused(run, pictures, weights, tmp_path):
+    source = ("--source", weights, "--arch", TINY)
+    for words in (("fit", pictures, *source), ("pretrain", pictures, "--arch", "regraft:cifar10-resnet20")):
+        for size in ((), ("--input-size", "3,32,32")):
+            answer = run(*words, *size, "--mean", "0.5", "--std", "0.5,0.5,0.5", "--out", tmp_path / "run")
+            assert answer.status == 2 and "one number per channel (3)" in answer.err, answer.err
+            assert answer.err.rstrip().endswith("0.5,0.5,0.5") and not (tmp_path / "run").exists()
+
+
 def test_in_python_the_same_all_at_once():
     with pytest.raises(RunError, match=r"--per-class -3 .* --seed -1 .* --device gpu: expected one of auto, cpu, cuda"):
         Job(data="digits", per_class=-3, seed=-1, device="gpu")  # type: ignore[arg-type]

@@ -78,10 +78,7 @@ class Request:
             return self.input or found
         if not isinstance(self.input, InputOverride):
             raise self.wrong_input("image")
-        try:
-            return self.input.over(found, size)
-        except ValueError as error:
-            raise SourceError(f"{self.uri}: {error}. Give one for each, with commas between them.") from None
+        return self.input.over(found, size)
 
     def wrong_input(self, taken: str) -> SourceError:
         """What to say of an input that was asked for and is of another modality.
