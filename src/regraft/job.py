@@ -320,11 +320,10 @@ def input_spec(setting: Inputs) -> InputSpec | InputOverride | None:
     Size with channels, mean and std together describe it anew; fewer of them change what the source says itself.
     """
     size = None if setting.input_size is None else tuple(int(length) for length in setting.input_size)
-    mean, std, order = setting.mean, setting.std, setting.channel_order
-    if size is None and mean is None and std is None and order is None:
+    override = InputOverride(size, setting.mean, setting.std, setting.channel_order)
+    if override == InputOverride():
         return None
-    override = InputOverride(size, mean, std, order)
-    anew = size is not None and len(size) == 3 and mean is not None and std is not None
+    anew = size is not None and len(size) == 3 and setting.mean is not None and setting.std is not None
     return override.over(None) if anew else override
 
 

@@ -290,6 +290,14 @@ class TestFallback:
             assert torch.equal(join(*split(traced, cut))(x), model(x)), cut
         assert traced.feature.name == "2"
 
+    def test_pictures_that_the_network_itself_refuses_are_said_to_be_so(self) -> None:
+        network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).eval()
+        assert trace(network, torch.zeros(2, 3, 8, 8)).stages
+        with pytest.raises(CutError, match=r"does not take an input of \(3, 6, 6\): .*108.*--input-size 224$"):
+            trace(network, torch.zeros(2, 3, 6, 6))
+        with pytest.raises(CutError, match="cannot be taken apart"):  # rows of numbers have no size to ask for
+            trace(nn.Linear(3, 2).eval(), torch.zeros(2, 4))
+
     def test_a_place_that_would_be_overwritten_is_refused(self) -> None:
         class Writes(nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:

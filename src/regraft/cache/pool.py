@@ -49,6 +49,14 @@ class Pooled:
             return self.channels * (3 if self.grid > 1 else 1)
         return self.channels * (self.grid * self.grid + self.prefix)
 
+    def cells(self, rows: np.ndarray) -> np.ndarray:
+        """What each channel has in each cell of the grid, (N, C, G·G), without prefix tokens.
+
+        Args:
+            rows: (N, width), as a `Pool` of this plan, of the kind "grid", gave them.
+        """
+        return rows[:, : self.channels * self.grid**2].reshape(len(rows), self.channels, -1)
+
     def coarsen(self, rows: np.ndarray, to: int) -> np.ndarray:
         """The rows of this tap on a coarser grid; unchanged where it is already that coarse.
 

@@ -58,10 +58,7 @@ def layered(model: nn.Module, inputs: Inputs, name: str, reason: str) -> tuple[f
         return _checked(model, args[0])
     except Exception as error:
         if refusal := _refusal(model, inputs):
-            raise CutError(
-                f"{name} does not take an input of {tuple(args[0].shape[1:])}: {refusal}. Ask for the size that it was "
-                "made for: load_source(..., input=InputOverride(size=(224,))), on the command line --input-size 224"
-            ) from error
+            raise CutError(f"{name} {refusal}") from error
         raise CutError(
             f"{name} cannot be taken apart. {reason}. Following it layer by layer failed too: {error}. "
             "A forward whose branches depend only on shapes works, as does a part of the network: "
@@ -71,13 +68,19 @@ def layered(model: nn.Module, inputs: Inputs, name: str, reason: str) -> tuple[f
 
 @torch.no_grad()
 def _refusal(model: nn.Module, inputs: Inputs) -> str:
-    """What the model itself says against the example; empty if it takes it."""
+    """What a network for pictures itself says against the example; empty if it takes it, or sees no pictures."""
     args, kwargs = inputs
+    if kwargs or len(args) != 1 or args[0].dim() != 4:
+        return ""
     try:
         with eval_mode(model):
-            model(*args, **kwargs)
+            model(*args)
     except Exception as error:
-        return first_line(error).rstrip(".")
+        return (
+            f"does not take an input of {tuple(args[0].shape[1:])}: {first_line(error).rstrip('.')}. Ask for the size "
+            "that it was made for: load_source(..., input=InputOverride(size=(224,))), on the command line "
+            "--input-size 224"
+        )
     return ""
 
 

@@ -95,9 +95,8 @@ def exciting(chosen: Trial) -> list[Image.Image]:
     if not inner or not len(data):
         return []
     tap = inner[len(inner) // 2]
-    rows, plan = np.asarray(features(tap, "val"), dtype=np.float32), plans[tap]
-    cells = rows[:, : plan.channels * plan.grid**2]  # class tokens lie behind them
-    peaks = cells.reshape(len(rows), plan.channels, -1).max(2)  # (N, C): the strongest place
+    rows = np.asarray(features(tap, "val"), dtype=np.float32)
+    peaks = plans[tap].cells(rows).max(2)  # (N, C): the strongest place
     spread = peaks.std(0) / (np.abs(peaks).mean(0) + 1e-9)
     return [_strip(data, np.argsort(-peaks[:, c])[:EXCITING]) for c in np.argsort(-spread)[:CHANNELS]]
 

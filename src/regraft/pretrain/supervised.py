@@ -20,6 +20,7 @@ from regraft.errors import DataError, RunError
 from regraft.run import make_folder, write_atomic
 from regraft.source import build, make_source, write_source
 from regraft.source.arch import canonical_arch
+from regraft.source.request import Request
 from regraft.spec import InputOverride, InputSpec
 from regraft.tune.history import History
 from regraft.tune.loop import Event, train
@@ -290,10 +291,9 @@ def _input_of(training: Training, arch_args: dict[str, Any]) -> InputSpec:
     Raises:
         RunError: neither, or something else than pictures.
     """
-    asked = training.input
-    said = asked if isinstance(asked, InputSpec) else build(training.arch, arch_args)[1]
-    pictures = said if isinstance(said, InputSpec) else None
-    found = asked.over(pictures) if isinstance(asked, InputOverride) else pictures
+    said = None if isinstance(training.input, InputSpec) else build(training.arch, arch_args)[1]
+    request = Request(training.arch, input=training.input)
+    found = request.picture_or(said if isinstance(said, InputSpec) else None)
     if found is None:
         raise RunError(
             f"{training.arch} does not say what pictures it expects. "
