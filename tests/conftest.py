@@ -13,6 +13,10 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
 import pytest
 import torch
 
+from regraft.cli.process import prepare
+
+prepare()  # the suite is a process of regraft's own, as a command is
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -6,19 +6,16 @@ standard error, and an exit status: 0 done, 2 the input is wrong (one message, n
 
 from __future__ import annotations
 
-import atexit
 import errno
-import gc
 import importlib
-import os
 import sys
 import time
-from contextlib import suppress
 from typing import NoReturn
 
 import click
 
 from regraft.cli.messages import in_the_shell
+from regraft.cli.process import leave, prepare
 from regraft.errors import RegraftError
 from regraft.started import STARTED
 
@@ -64,21 +61,12 @@ def cli() -> None:
 
 
 def run() -> NoReturn:
-    """Entry point of the `regraft` command.
-
-    Python would take all modules apart before it ends: with PyTorch and what exports and converts networks that takes
-    one to two seconds, for which a person would wait after the last line. Its search for unreachable cycles goes
-    through the same modules again and again; begun after 10,000 new objects instead of 700 it takes a third as long.
-    """
-    gc.set_threshold(10_000)
+    """Entry point of the `regraft` command."""
+    prepare()
     try:
         main()
     except SystemExit as ended:
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # whoever reads it may have left
-                stream.flush()
-        os._exit(int(ended.code or 0))
+        leave(int(ended.code or 0))
     raise AssertionError("main ends in SystemExit")
 
 
