@@ -1,18 +1,14 @@
-"""Steps of a training with and without the settings of `regraft.cli.process`, in turns, each in a fresh process.
-
-python benchmarks/freed_memory.py
-"""
+"""Steps of a training with and without the settings of `regraft.cli.process`, in turns, each in a fresh process."""
 
 from __future__ import annotations
 
 import json
 import resource
-import subprocess
 import sys
 import time
 from statistics import median
 
-from common import store
+from common import store, timed
 
 TURNS = 5
 SIDES = (96, 224)
@@ -55,8 +51,7 @@ def main() -> None:
         runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(TURNS):
             for way in WAYS:
-                done = subprocess.run([sys.executable, __file__, way, str(side)], capture_output=True, check=True)
-                runs[way].append(json.loads(done.stdout))
+                runs[way].append(timed([sys.executable, __file__, way, str(side)]).result)
         ratios = [b["seconds"] / a["seconds"] for a, b in zip(runs[WAYS[0]], runs[WAYS[1]], strict=True)]
         for way in WAYS:
             middle = {key: median(run[key] for run in runs[way]) for key in ("seconds", "faults", "peak")}
@@ -64,9 +59,8 @@ def main() -> None:
             ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if way == WAYS[1] else "1"
             rows.append((side, way, *shown, ratio))
     note = f"A step is {BATCH} pictures through MobileNetV2, all of it trained; medians of {TURNS} turns."
-    store(
-        "freed_memory", ("pixels", "memory", "seconds a step", "page faults", "peak MiB", "seconds, ratio"), rows, note
-    )
+    header = ("pixels", "memory", "seconds a step", "page faults", "peak MiB", "seconds, ratio")
+    store("freed_memory", header, rows, note)
 
 
 if __name__ == "__main__":

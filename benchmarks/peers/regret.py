@@ -60,11 +60,13 @@ def _full(prospect: Prospect, result: Any) -> Any:
 
 def make(cell: Cell, seed: int, cache: Path) -> None:
     """All trials of a cell that are not there yet."""
+    known = {line["trial"] for line in lines() if (line["cell"], line["seed"]) == (cell.name, seed)}
+    if ALL in known:
+        return
     spec = cell.input if cell.side else None
     given = {"input_size": spec.size, "mean": spec.mean, "std": spec.std} if spec else {}
     job = Job(data=str(write(cell, seed, WORK)), source=(cell.source,), seed=seed, cache=cache, **given)
     data = examples(job)
-    known = {line["trial"] for line in lines() if (line["cell"], line["seed"]) == (cell.name, seed)}
     with means(job, Silent()) as used:
         prospect = look_at(data, *sources(job, data), used)
         for name, trial in trials(prospect, used):
@@ -105,7 +107,8 @@ def write_report() -> None:
             regrets.append(100 * (oracle["test"] - run.accuracy))
             shown = [run.accuracy, oracle["test"], by_validation["test"]]
             numbers = [f"{100 * accuracy:.1f}" for accuracy in shown]
-            n_tried = str(len(tried)) if len(tried) < len(found) else f"{len(tried)}, not all"
+            finished = any(line["trial"] == ALL for line in found)
+            n_tried = f"{len(tried)}" if finished else f"{len(tried)}, not all"
             rows.append([cell, str(seed), n_tried, *numbers, f"{regrets[-1]:+.1f}", oracle["trial"]])
     if regrets:
         rows.append(["mean", "", "", "", "", "", f"{mean(regrets):+.1f}", ""])
