@@ -6,7 +6,8 @@ Every idea that auto can have is trained in full, whatever its price, and so is 
 each stage's probes is judged too. The oracle chooses among them by *test* accuracy, which auto never reads: the best of
 many on one small split is flattered, so some regret is luck that no search could have had. Auto's own figure is that of
 `run.py`, for the same seed. Each line of benchmarks/results/regret.jsonl is one trial, or says that a cell has all of
-its trials; a trial that is there is not made again, so the search can be stopped and made in pieces.
+its trials; a trial that is there is not made again, so the search can be stopped and made in pieces. Lines of ideas
+that the search no longer has (each depth at a second rate) stay, and the oracle may choose them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def trials(prospect: Prospect, used: Means) -> Iterator[tuple[str, Make]]:
         recipe = RECIPES["probe"].with_(name=f"probe: {name}")
         yield recipe.name, lambda r=result, recipe=recipe: probe_trial(prospect, recipe, n_classes, _full(prospect, r))
     for idea in (idea for deeper in ideas(prospect, n_classes) for idea in deeper):
-        for one in (idea, viewed(idea, prospect)) if has_views(prospect) else (idea,):
+        views_left = has_views(prospect) and not idea.recipe.views
+        for one in (idea, viewed(idea, prospect)) if views_left else (idea,):
             yield one.name, lambda o=one: train_trial(prospect, o.recipe, n_classes, used, probe=o.probe)
     for name in NAMED:
         probe = probe_for(prospect, RECIPES[name])

@@ -24,6 +24,7 @@ from regraft.testing import tiny_images, tiny_source, tiny_text_source, tiny_tex
 from regraft.tune import RECIPES
 
 decide_module = sys.modules["regraft.search.decide"]  # its function has its name in the package
+merit = explore.merit
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +34,18 @@ def shapes() -> Dataset:
     return read((X, np.where(np.arange(len(y)) % 7 == 0, (y + 1) % 3, y)))
 
 
+def plain_first(trial: Trial) -> tuple[bool, tuple[float, float]]:
+    """Who goes on here: one without views, so that the last round is made."""
+    return not trial.plan.recipe.views, merit(trial)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def time_enough() -> Iterator[None]:
     """What fits the time must not depend on how busy the machine is."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(explore, "LEAST_SECONDS", 1e6)
-        patched.setattr(ideas, "_RATES", (1e-3,))
+        patched.setattr(ideas, "_RATE", 1e-3)
+        patched.setattr(explore, "merit", plain_first)
         yield
 
 
@@ -83,10 +90,10 @@ def test_every_trial_is_in_a_study_that_optuna_opens(searched: tuple[Path, Decis
 
 def test_short_runs_come_first_and_the_best_third_goes_on(searched: tuple[Path, Decision]) -> None:
     _, decision = searched
-    _, *tuned = decision.trials
+    _, *tuned, _ = decision.trials
     short = [trial for trial in tuned if trial.name.endswith("short")]
-    full = [trial for trial in tuned if trial not in short and not trial.plan.recipe.views]
-    assert tuned[:-1] == [*short, *full]
+    full = [trial for trial in tuned if trial not in short]
+    assert tuned == [*short, *full]
     assert len(full) == -(-len(short) // explore.KEPT)
     best = max(short, key=explore.merit)
     assert full[0].name == best.name.removesuffix(", short")
@@ -100,13 +107,25 @@ def test_the_best_of_the_second_round_is_tried_with_views(searched: tuple[Path, 
     assert study(folder).trials[-1].params["views"] == ideas.VIEWS
 
 
+def test_what_was_learnt_from_views_already_is_not_tried_with_views_again(
+    prospect: Prospect, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explore, "merit", lambda trial: (trial.plan.recipe.views, merit(trial)))
+    _, *tuned = search(prospect, means, tmp_path).trials
+    full = [trial for trial in tuned if not trial.name.endswith("short")]
+    assert len(full) == -(-(len(tuned) - len(full)) // explore.KEPT)
+    assert all(trial.name.endswith(f"learnt from {ideas.VIEWS} views") and trial.views == 1 for trial in full)
+
+
 def test_views_are_left_out_where_their_frozen_passes_do_not_fit(
     prospect: Prospect, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ideas, "_fixed", lambda *_: 0.0)  # of the plain picture all is there
     monkeypatch.setattr(ideas, "_seconds_an_example", lambda *_: 1e6)
     decision = search(prospect, means, tmp_path)
-    assert len(decision.trials) > 1 and not [t for t in decision.trials if t.plan.recipe.views]
+    assert not [trial for trial in decision.trials if trial.plan.recipe.views]
+    every = [idea for deeper in ideas.ideas(prospect, 3) for idea in deeper]
+    assert len(decision.trials[1:]) >= len([idea for idea in every if not idea.recipe.views])  # however deep
 
 
 def test_evaluating_on_many_examples_is_reckoned_with(prospect: Prospect, means: Means, tmp_path: Path) -> None:
@@ -120,7 +139,7 @@ def test_evaluating_on_many_examples_is_reckoned_with(prospect: Prospect, means:
 def test_the_chosen_trial_is_the_probe_unless_it_is_surely_worse(searched: tuple[Path, Decision], means: Means) -> None:
     _, decision = searched
     probe, *tuned = decision.trials
-    best = max(tuned, key=explore.merit)
+    best = max(tuned, key=merit)
     sure = validate.sure_gain(best, probe, means)
     assert decision.chosen is (best if sure.points > sure.se else probe)
     assert f"{sure} over the probe on {sure.n} examples" in decision.why[-1]
@@ -226,7 +245,7 @@ def test_a_trial_that_is_worse_gains_less_than_nothing(prospect: Prospect) -> No
 def test_every_idea_trains_a_layer_of_the_source_and_none_twice(shapes: Dataset, prospect: Prospect) -> None:
     found = [idea for deeper in ideas.ideas(prospect, 3) for idea in deeper]
     assert found and all(any(name.startswith("body.") for name in idea.plan.trained) for idea in found)
-    assert len({(frozenset(idea.plan.trained), idea.recipe.lr, idea.plan.taps) for idea in found}) == len(found)
+    assert len({(frozenset(idea.plan.trained), idea.recipe.views, idea.plan.taps) for idea in found}) == len(found)
 
 
 def test_a_resumed_search_tells_what_its_trials_took(

@@ -69,7 +69,8 @@ def time_enough() -> Iterator[None]:
     """What fits the time must not depend on how busy the machine is."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(explore, "LEAST_SECONDS", 1e6)
-        patched.setattr(ideas, "_RATES", (1e-2,))
+        patched.setattr(ideas, "_RATE", 1e-2)
+        patched.setattr(ideas, "_FASTER", 2e-2)
         patched.setattr(ideas, "_DEPTHS", (2,))
         yield
 
@@ -142,6 +143,7 @@ def test_a_warning_says_what_is_heard(prospect: Prospect, means: Means, tmp_path
 
 def test_short_recordings_are_augmented_as_before(prospect: Prospect, means: Means, tmp_path: Path) -> None:
     short = look_at(recordings(tmp_path / "short", long=False), prospect.source, means)
-    (idea,) = next(iter(ideas.ideas(short, 2)))
+    idea, learnt = next(iter(ideas.ideas(short, 2)))
+    assert learnt.recipe.views == ideas.VIEWS and not learnt.recipe.average_views
     tried = ideas.viewed(idea, short).recipe
     assert (tried.views, tried.average_views, tried.keep) == (ideas.VIEWS, "auto", RECIPES["finetune"].keep)

@@ -59,7 +59,7 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
     second = [_run(idea, study, probe, means, folder, clock, short=False) for idea in going_on]
     done = [(idea, trial) for idea, trial in zip(going_on, second, strict=True) if trial is not None]
     best = sorted(done, key=lambda pair: merit(pair[1]))[-1:] if has_views(probe.prospect) else []
-    more = [viewed(idea, probe.prospect) for idea, _ in best]
+    more = [viewed(idea, probe.prospect) for idea, _ in best if not idea.recipe.views]
     fits = study.once("views fit the time", lambda: all(clock.spent + idea.seconds <= end for idea in more))
     third = [_run(idea, study, probe, means, folder, clock, short=False) for idea in more if fits]
     return [trial for trial in [*first, *second, *third] if trial is not None]
@@ -107,6 +107,8 @@ def _chosen(study: Study, every: Iterable[Iterator[Idea]], budget: float) -> lis
         for deeper in every if budget > _SHORTEST else ():
             for idea in deeper:
                 if not _affordable([idea] if idea.alone else [*made.values(), idea], budget):
+                    if idea.recipe.views:
+                        continue  # without their frozen passes what is deeper may fit
                     break  # what is deeper still costs more
                 if idea.alone:
                     made.clear()

@@ -1,4 +1,4 @@
-"""What is worth trying beyond the probe: how deep to train, from which head, at which rate.
+"""What is worth trying beyond the probe: how deep to train, from which head, with views or at which rate.
 
 The rules of the field decide what is tried and in which order, never what is delivered: with little data the top
 stages alone come first; with more, deeper ones come in, down to the whole network; stages above the best probe are
@@ -28,10 +28,10 @@ _DEPTHS = (1, 2, 4)
 _DEEPER = (8,)
 MANY_PER_CLASS = 50
 _KINDS_OF_NUMBERS = 10  # numbers are learned from about as many examples as so many classes
-_RATES = (3e-4, 1e-3)
+_RATE, _FASTER = 3e-4, 1e-3
 # A last layer further behind the best probe than this is not worth training up to.
 _FAR = 0.15
-VIEWS = 4  # of each picture, where the best idea is tried with views
+VIEWS = 4  # of each picture or short recording, the plain one included
 # Of its updates that a training from a probe's head makes until it is stopped early: of ten (cifar10, sign_digits, 50
 # to 100 examples), eight ended after 42 to 66 % of them.
 STOPS = 0.6
@@ -107,9 +107,18 @@ def viewed(idea: Idea, prospect: Prospect) -> Idea:
         prospect: the source; each view is a frozen pass over its training and validation pictures.
     """
     recipe = _windowed(idea) if _long(prospect) else _augmented(idea)
-    examples = sum(len(prospect.features.labels(split)) for split in ("train", "val"))
-    fixed = idea.fixed + (recipe.views - 1) * examples * _seconds_an_example(prospect, idea.plan)
-    return Idea(recipe.name, recipe, idea.probe, replace(idea.plan, recipe=recipe), fixed)
+    return _with_passes(idea, recipe, prospect, "train", "val")
+
+
+def _with_passes(idea: Idea, recipe: Recipe, prospect: Prospect, *splits: str) -> Idea:
+    """The idea with another recipe, whose further views are as many frozen passes over some splits."""
+    rows = (recipe.views - 1) * sum(len(prospect.features.labels(split)) for split in splits)
+    fixed = idea.fixed + rows * _seconds_an_example(prospect, idea.plan)
+    return replace(_with_recipe(idea, recipe), fixed=fixed)
+
+
+def _with_recipe(idea: Idea, recipe: Recipe) -> Idea:
+    return replace(idea, name=recipe.name, recipe=recipe, plan=replace(idea.plan, recipe=recipe))
 
 
 def _augmented(idea: Idea) -> Recipe:
@@ -156,13 +165,17 @@ def _seconds_an_example(prospect: Prospect, plan: Plan) -> float:
 
 def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[Idea]:
     for cut in _cuts(prospect, probe):
-        recipe = RECIPES["finetune"].with_(cut=cut)
+        name = f"{describe_probe(probe)}, trained above {cut}"
+        recipe = RECIPES["finetune"].with_(name=f"{name} at {_RATE:g}", cut=cut, lr=_RATE)
         (plan,) = plans_for(recipe, prospect, n_classes, probe)
-        fixed = _fixed(prospect, plan)
-        for rate in _RATES:
-            name = f"{describe_probe(probe)}, trained above {cut} at {rate:g}"
-            tried = recipe.with_(name=name, lr=rate)
-            yield Idea(name, tried, probe, replace(plan, recipe=tried), fixed)
+        idea = Idea(recipe.name, recipe, probe, plan, _fixed(prospect, plan))
+        yield idea
+        if has_views(prospect) and not _long(prospect):
+            # Predictions look at the plain view alone: further ones would be passes over the validation split too.
+            learnt = recipe.with_(name=f"{recipe.name}, learnt from {VIEWS} views", views=VIEWS)
+            yield _with_passes(idea, learnt, prospect, "train")
+        else:
+            yield _with_recipe(idea, recipe.with_(name=f"{name} at {_FASTER:g}", lr=_FASTER))
 
 
 def _contrastive(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
