@@ -79,6 +79,7 @@ CONTESTANTS = {
             n_seeds=1,
         ),
         Contestant("auto with evidence", n_seeds=1),
+        Contestant("auto, 10 min", flags=("--time-limit", "10m", "--evidence", "off")),
         Contestant("tutorial, fixed", "pytorch_tutorial.py", _TUTORIAL, n_seeds=1),
         Contestant("tutorial, finetune", "pytorch_tutorial.py", _TUTORIAL, n_seeds=1),
         Contestant("naive", flags=("--recipe", "naive", "--evidence", "off"), n_seeds=1),

@@ -4,10 +4,11 @@
 
 Every idea that auto can have is trained in full, whatever its price, and so is every recipe with a name; the best of
 each stage's probes is judged too. The oracle chooses among them by *test* accuracy, which auto never reads: the best of
-many on one small split is flattered, so some regret is luck that no search could have had. Auto's own figure is that of
-`run.py`, for the same seed. Each line of benchmarks/results/regret.jsonl is one trial, or says that a cell has all of
-its trials; a trial that is there is not made again, so the search can be stopped and made in pieces. Lines of ideas
-that the search no longer has (each depth at a second rate) stay, and the oracle may choose them.
+many on one small split is flattered, so some regret is luck that no search could have had. Auto's own figures, in the
+time that it gives itself and with `--time-limit 10m`, are those of `run.py`, for the same seed. Each line of
+benchmarks/results/regret.jsonl is one trial, or says that a cell has all of its trials; a trial that is there is not
+made again, so the search can be stopped and made in pieces. Lines of ideas that the search no longer has (each depth at
+a second rate) stay, and the oracle may choose them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 from cells import CELLS, Cell, write
 from common import HERE, machine, scratch_folder
-from results import AUTO, Table, markdown
+from results import AUTO, PATIENT, Table, markdown
 from run import RESULTS, WORK
 
 from regraft.job import Job, examples, means, sources
@@ -96,28 +97,39 @@ def lines() -> list[dict[str, Any]]:
 
 def write_report() -> None:
     """Print the table of all cells so far and keep it."""
-    table, rows, regrets = Table(RESULTS.lines().values()), [], []
-    for cell in CELLS:
-        auto = table.default(cell, AUTO)
-        for seed, run in sorted(auto.runs.items()) if auto else ():
-            found = [line for line in lines() if (line["cell"], line["seed"]) == (cell, seed)]
-            tried = [line for line in found if line["trial"] != ALL]
-            if not tried:
-                continue
-            oracle = max(tried, key=lambda line: line["test"])
-            by_validation = max(tried, key=lambda line: line["val"])
-            regrets.append(100 * (oracle["test"] - run.accuracy))
-            shown = [run.accuracy, oracle["test"], by_validation["test"]]
-            numbers = [f"{100 * accuracy:.1f}" for accuracy in shown]
-            finished = any(line["trial"] == ALL for line in found)
-            n_tried = f"{len(tried)}" if finished else f"{len(tried)}, not all"
-            rows.append([cell, str(seed), n_tried, *numbers, f"{regrets[-1]:+.1f}", oracle["trial"]])
-    if regrets:
-        rows.append(["mean", "", "", "", "", "", f"{mean(regrets):+.1f}", ""])
-    header = ["cell", "seed", "trials", "auto", "oracle", "best on validation", "regret, points", "the oracle's choice"]
+    table = Table(RESULTS.lines().values())
+    found = [row for cell in CELLS for row in _rows(cell, table)]
+    rows = [row for row, _ in found]
+    if found:
+        means = [mean(known) if (known := [r[i] for _, r in found if r[i] is not None]) else None for i in range(2)]
+        rows.append(["mean", *[""] * 5, *map(_points, means), "", ""])
+    header = ["cell", "seed", "trials", "auto", "auto, 10 min", "oracle", "auto's regret, points", "of 10 min"]
+    header += ["best on validation", "the oracle's choice"]
     text = f"# regret\n\nMade by `python benchmarks/peers/regret.py`; {machine()}. Test accuracy, %.\n\n"
     REPORT.write_text(text + markdown(header, rows) + "\n", encoding="utf-8")
     print(REPORT.read_text(encoding="utf-8"))
+
+
+def _rows(cell: str, table: Table) -> Iterator[tuple[list[str], list[float | None]]]:
+    """For each seed what the table says, and the regrets in it: of auto, and of auto with ten minutes."""
+    autos = [table.default(cell, name) for name in (AUTO, PATIENT)]
+    for seed in sorted(autos[0].runs) if autos[0] else ():
+        found = [line for line in lines() if (line["cell"], line["seed"]) == (cell, seed)]
+        tried = [line for line in found if line["trial"] != ALL]
+        if not tried:
+            continue
+        oracle = max(tried, key=lambda line: line["test"])
+        by_validation = max(tried, key=lambda line: line["val"])
+        reached = [auto.runs[seed].accuracy if auto and seed in auto.runs else None for auto in autos]
+        regrets = [None if one is None else oracle["test"] - one for one in reached]
+        n_tried = f"{len(tried)}" if len(found) > len(tried) else f"{len(tried)}, not all"
+        shown = [f"{100 * one:.1f}" if one is not None else "–" for one in (*reached, oracle["test"])]
+        chosen = [f"{100 * by_validation['test']:.1f}", oracle["trial"]]
+        yield [cell, str(seed), n_tried, *shown, *map(_points, regrets), *chosen], regrets
+
+
+def _points(difference: float | None) -> str:
+    return "–" if difference is None else f"{100 * difference:+.1f}"
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from cells import CELLS
 from contestants import CONTESTANTS
 
-AUTO = "auto"
+AUTO, PATIENT = "auto", "auto, 10 min"
 OUR_RECIPES = ("probe", "finetune", "naive", "scratch")
 SEEDS = (0, 1, 2)  # of the comparison; further ones are for the cells in which three leave a doubt
 
