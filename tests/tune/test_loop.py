@@ -305,10 +305,30 @@ def test_the_best_epoch_is_kept_and_epoch_0_counts(tiny) -> None:
     assert digest_state(network.state_dict()) == before
 
 
-def test_patience_ends_a_run_that_no_longer_improves(tiny) -> None:
-    plan, network = ready(tiny, QUICK.with_(cut="input", lr=0.0, head_lr=0.0, epochs=50, patience=3))
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_patience_ends_a_run_that_no_longer_improves(tiny, keep: str) -> None:
+    plan, network = ready(tiny, QUICK.with_(cut="input", lr=0.0, head_lr=0.0, epochs=50, patience=3, keep=keep))
     history = train(plan, network, *rows(tiny), seed=0)
     assert [row.epoch for row in history.rows] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("changes", [{}, {"keep": "last"}, {"average": "soup"}, {"average": "ema"}], ids=str)
+def test_a_run_that_diverges_ends_with_the_last_weights_that_were_numbers(tiny, tmp_path, changes: dict) -> None:
+    wild = QUICK.with_(cut="input", lr=1e30, head_lr=1e30, clip=0.0, optimizer="sgd", epochs=50, **changes)
+    plan, network = ready(tiny, wild)
+    checkpoint = tmp_path / "training.pt"
+    history = train(plan, network, *rows(tiny), seed=0, checkpoint=checkpoint)
+    assert 0 < history.diverged < 50 and history.rows[-1].epoch == history.diverged - 1
+    assert all(values.isfinite().all() for values in network.state_dict().values())
+    resumed = train(plan, ready(tiny, wild)[1], *rows(tiny), seed=0, checkpoint=checkpoint)
+    assert (resumed.diverged, resumed.metrics()) == (history.diverged, history.metrics())
+
+
+def test_a_last_batch_of_one_row_leaves_batch_norms_their_statistics(tiny) -> None:
+    plan, network = ready(tiny, QUICK.with_(cut="input", batch_norm="train", batch_size=23))
+    history = train(plan, network, *rows(tiny), seed=0)
+    assert history.rows[-1].updates == plan.updates == plan.n_epochs
+    assert not history.diverged
 
 
 def test_a_time_limit_stops_before_the_first_epoch(tiny) -> None:

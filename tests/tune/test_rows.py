@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from regraft.tune import ArrayRows, batches, row_lengths
-from regraft.tune.rows import epoch_order
+from regraft.tune.rows import epoch_order, n_batches
 
 
 def pictures(n: int = 20, side: int = 16) -> np.ndarray:
@@ -82,3 +82,17 @@ def test_rows_of_one_shape_come_in_the_order_that_was_asked_for() -> None:
     rows, order = ArrayRows(pictures(), np.zeros(20)), epoch_order(20, 0, 1)
     assert np.array_equal(np.concatenate(batches(rows, 8, order)), order)
     assert np.array_equal(np.concatenate(batches(rows, 8)), np.arange(20))
+
+
+@pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 64, 65, 1601, 1633])
+@pytest.mark.parametrize("size", [1, 2, 32])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_no_row_is_a_batch_of_its_own(n: int, size: int, ragged: bool) -> None:
+    """A batch norm has no variance of one value."""
+    rows = of_lengths(2 + np.arange(n) % 7) if ragged else ArrayRows(np.zeros((n, 3)), np.zeros(n, np.int64))
+    for order in (None, epoch_order(n, 0, 1)):
+        found = batches(rows, size, order)
+        assert len(found) == n_batches(n, size)
+        assert sorted(np.concatenate(found)) == list(range(n))
+        assert min(map(len, found)) > 1 or 1 in (n, size)
+        assert max(map(len, found)) <= size + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from regraft.probe import ProbeResult
 from regraft.search.prospect import Prospect
 from regraft.search.trial import Gain, Trial
-from regraft.tune import tap_name
+from regraft.tune import History, tap_name
 
 
 def describe_probe(result: ProbeResult) -> str:
@@ -30,10 +30,17 @@ def _fell_short(trial: Trial) -> str:
     if trial.history is None:
         return ""
     made, planned = trial.history.rows[-1].updates, trial.plan.updates
-    short = f", {made} of {planned} updates until it was no better or the time was over" if made < planned else ""
+    short = f", {made} of {planned} updates{_until(trial.history)}" if made < planned else ""
     if made and not trial.history.kept.epoch:
         return f"{short}; validation was best before the first of them, so the start is delivered"
     return short
+
+
+def _until(history: History) -> str:
+    """Why a training ended."""
+    if not history.diverged:
+        return " until it was no better or the time was over"
+    return f": epoch {history.diverged} diverged, its loss or weights no numbers any more; try a lower lr, or clip=1"
 
 
 def why_probe(prospect: Prospect) -> str:
@@ -46,7 +53,10 @@ def why_probe(prospect: Prospect) -> str:
 
 def why_trained(trial: Trial, gained: Gain) -> str:
     """What one way of training gave."""
-    return f"{trial.name}: {gained} over the probe on validation{_averaged(trial)}, in {trial.seconds:.0f} s."
+    took = f"in {trial.seconds:.0f} s"
+    if trial.history and trial.history.diverged:
+        took += _until(trial.history)
+    return f"{trial.name}: {gained} over the probe on validation{_averaged(trial)}, {took}."
 
 
 def why_no_time(seconds: float, probe: Trial, *, limited: bool) -> str:

@@ -36,12 +36,14 @@ class History:
         kept_epoch: whose weights were kept; the best of several that were averaged.
         blend: the evaluation of weights that are no single epoch's (a soup, a way back to the start); None without.
         made_of: what they are, for people; empty without.
+        diverged: the epoch in which a loss or a weight stopped being a number, which ended the run; 0 for none.
     """
 
     rows: tuple[HistoryRow, ...]
     kept_epoch: int
     blend: HistoryRow | None = None
     made_of: str = ""
+    diverged: int = 0
 
     @property
     def kept(self) -> HistoryRow:

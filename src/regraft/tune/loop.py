@@ -10,6 +10,7 @@ Shape letters: B rows of one batch, K classes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -87,7 +88,8 @@ def train(
             network's as it is.
 
     Returns:
-        One row per epoch, beginning with epoch 0 before any update.
+        One row per epoch, beginning with epoch 0 before any update. A run whose loss or weights stop being numbers ends
+        there: those of the last evaluation before count, and `History.diverged` says in which epoch it was.
 
     Raises:
         RecipeError: a parameter is in no group or in two, is trained but out of reach of the gradient, or a
@@ -132,7 +134,7 @@ class _Loop:
         self.plan, self.recipe, self.network = plan, plan.recipe, network
         self.train, self.val = train, val
         self.seed, self.device, self.checkpoint, self.tell = seed, torch.device(device), checkpoint, tell
-        self.epoch = self.updates = 0
+        self.epoch = self.updates = self.diverged = 0
         self.every = epochs_between_evaluations(len(train), len(val) if val is not None else 0)
         self.rows: list[HistoryRow] = []
         self.best: list[tuple[HistoryRow, State]] = []  # the best first; more than one for a soup
@@ -207,6 +209,8 @@ class _Loop:
             losses.append(self.fit_epoch(self.epoch + 1, time_limit))
             self.epoch += 1
         self.record(train_loss=sum(losses) / len(losses))
+        if self.diverged:
+            return
         self.assert_frozen()
         self.save()
         self.say("epoch")
@@ -281,8 +285,17 @@ class _Loop:
     def record(self, train_loss: float | None) -> None:
         with self.average.applied(self.network) if self.average else nullcontext():
             row = self.row(train_loss)
+            if self.rows and not self.of_numbers(row):
+                self.diverged = self.epoch
+                return
             self.rows.append(row)
             self.keep(row)
+
+    def of_numbers(self, row: HistoryRow) -> bool:
+        """Whether losses and weights are finite: what is not never becomes it again."""
+        losses = [loss for loss in (row.train_loss, row.val_loss) if loss is not None]
+        weights = taken(self.network, self.plan.trained).values()
+        return all(map(math.isfinite, losses)) and all(bool(values.isfinite().all()) for values in weights)
 
     def row(self, train_loss: float | None = None) -> HistoryRow:
         loss, accuracy = self.evaluate() if self.val is not None else (None, None)
@@ -317,10 +330,11 @@ class _Loop:
         return loss / len(self.val), correct / len(self.val)
 
     def finished(self, time_limit: float | None) -> bool:
-        waited = sum(row.epoch > self.best[0][0].epoch for row in self.rows)
+        best = max(self.rows, key=merit)  # whichever is kept
+        waited = sum(row.epoch > best.epoch for row in self.rows)
         if self.recipe.patience and self.val is not None and waited >= self.recipe.patience:
             return True
-        return self.out_of_time(time_limit)
+        return bool(self.diverged) or self.out_of_time(time_limit)
 
     def out_of_time(self, time_limit: float | None) -> bool:
         return time_limit is not None and time.perf_counter() - self.began > time_limit
@@ -344,7 +358,8 @@ class _Loop:
         state, made_of = self.blended()
         put(self.network, state)
         self.say("finish")
-        return History(tuple(self.rows), self.best[0][0].epoch, self.row() if made_of else None, "; ".join(made_of))
+        blend = self.row() if made_of else None
+        return History(tuple(self.rows), self.best[0][0].epoch, blend, "; ".join(made_of), self.diverged)
 
     def blended(self) -> tuple[State, list[str]]:
         """The weights to deliver, and how they were made where they are not simply the kept epoch's."""

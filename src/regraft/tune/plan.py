@@ -13,6 +13,7 @@ from torch import nn
 from regraft.data import CLASSIFICATION, Task
 from regraft.errors import RecipeError
 from regraft.tune.recipe import Recipe
+from regraft.tune.rows import n_batches
 
 if TYPE_CHECKING:
     from regraft.cache import Tap
@@ -146,7 +147,7 @@ def tap_name(tap: Tap) -> str:
 
 def epochs_and_updates(recipe: Recipe, n_train: int) -> tuple[int, int]:
     """Passes over the rows and optimizer steps: as many epochs as asked, and as `min_updates` needs."""
-    steps = max(1, math.ceil(n_train / recipe.batch_size))
+    steps = n_batches(n_train, recipe.batch_size)
     epochs = max(recipe.epochs, math.ceil(recipe.min_updates / steps)) if recipe.epochs else 0
     return epochs, epochs * steps
 

@@ -5,6 +5,7 @@ Shape letters: N rows, B rows of one batch, C channels, H height, W width, P pad
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -188,6 +189,9 @@ def batches(rows: Rows, size: int, order: np.ndarray | None = None) -> list[np.n
     epoch, and the batches of a stretch keep no order of lengths: so every epoch pairs other rows, and little of a batch
     is padding where there are many rows. `group_by_length` of Hugging Face's Trainer does the same.
 
+    A row that would be a batch of its own joins the one before: a batch norm finds no variance in one value, and an
+    exported one keeps that as its statistics.
+
     Args:
         rows: what is to be served.
         size: of a batch.
@@ -198,21 +202,34 @@ def batches(rows: Rows, size: int, order: np.ndarray | None = None) -> list[np.n
         >>> [batch.tolist() for batch in batches(rows, 2)]
         [[1, 3], [2, 0]]
     """
-    ends = range(size, len(rows), size)
     if rows.lengths is None:
-        return np.split(np.arange(len(rows)) if order is None else order, ends)
+        return _split(np.arange(len(rows)) if order is None else order, size)
     if order is None:
-        return np.split(np.argsort(-rows.lengths, kind="stable"), ends)
+        return _split(np.argsort(-rows.lengths, kind="stable"), size)
     stretch = size * max(1, min(LONGEST_STRETCH, len(rows) // (LEAST_STRETCHES * size)))
-    stretches = np.split(order, range(stretch, len(order), stretch))
-    return [batch for stretch in stretches for batch in _of_like_length(stretch, rows.lengths, size)]
+    return [batch for stretch in _split(order, stretch) for batch in _of_like_length(stretch, rows.lengths, size)]
 
 
 def _of_like_length(stretch: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
     """Batches in the order in which the stretch comes to their first row."""
     by_length = stretch[np.argsort(-lengths[stretch], kind="stable")]
     place = {int(row): i for i, row in enumerate(stretch)}
-    return sorted(np.split(by_length, range(size, len(by_length), size)), key=lambda batch: place[int(batch[0])])
+    return sorted(_split(by_length, size), key=lambda batch: place[int(batch[0])])
+
+
+def n_batches(n: int, size: int) -> int:
+    """How many batches N rows make.
+
+    Example:
+        >>> n_batches(64, 32), n_batches(65, 32), n_batches(66, 32)
+        (2, 2, 3)
+    """
+    alone = 1 < size < n and n % size == 1
+    return max(1, math.ceil(n / size) - alone)
+
+
+def _split(order: np.ndarray, size: int) -> list[np.ndarray]:
+    return np.split(order, [size * i for i in range(1, n_batches(len(order), size))])
 
 
 def row_lengths(rows: np.ndarray) -> np.ndarray:
