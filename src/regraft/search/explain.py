@@ -40,7 +40,7 @@ def _until(history: History) -> str:
     """Why a training ended."""
     if not history.diverged:
         return " until it was no better or the time was over"
-    return f": epoch {history.diverged} diverged, its loss or weights no numbers any more; try a lower lr, or clip=1"
+    return f" (diverged by epoch {history.diverged}: no numbers any more; try a lower lr, or clip=1)"
 
 
 def why_probe(prospect: Prospect) -> str:

@@ -61,6 +61,11 @@ class Tally:
     bytes: int = 0
     runtime: str = "none"
 
+    @property
+    def seconds_each(self) -> float:
+        """Of an example that was computed; 0 where all were found."""
+        return self.seconds / self.computed if self.computed else 0.0
+
     def plus(self, report: PassReport) -> Tally:
         """The sum with one more pass."""
         return Tally(

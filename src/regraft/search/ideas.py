@@ -153,9 +153,8 @@ def _fixed(prospect: Prospect, plan: Plan) -> float:
 
 def _seconds_an_example(prospect: Prospect, plan: Plan) -> float:
     """Of a frozen pass: as it was in this run or, where all rows were there already, as timed on a few examples."""
-    tally = prospect.features.tally
-    if tally.computed:
-        return tally.seconds / tally.computed
+    if known := prospect.features.tally.seconds_each:
+        return known
     rows = example_rows(prospect.source.input, 8)
     prefix, began = frozen_prefix(plan, prospect.source, prospect.traced), time.perf_counter()
     with torch.no_grad():

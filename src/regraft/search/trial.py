@@ -112,13 +112,15 @@ def train_trial(
         means: seed, device, listener.
         probe: the head to start from, and the taps that "auto" follows.
         checkpoint: file that a stopped run goes on from.
-        time_limit: seconds after which no further update is made.
+        time_limit: seconds for all of it; the frozen passes that it needs are made in any case.
     """
     started = time.perf_counter()
     source, traced = prospect.source, prospect.traced
     plans = plans_for(recipe, prospect, n_classes, probe)
     plan = whole(recipe, plans)
     _fill(prospect, plans)
+    if time_limit is not None:
+        time_limit -= time.perf_counter() - started + _seconds_averaging(prospect, recipe)
 
     def network_of(plan: Plan) -> Network:
         return upper_network(plan, source, traced, starting_head(plan, traced, probe, seed=means.seed), seed=means.seed)
@@ -160,10 +162,21 @@ def _fill(prospect: Prospect, plans: Sequence[Plan]) -> None:
         prospect.features.fill([Tap(cut) for cut in cuts], ("train", "val"))
 
 
+def _seconds_averaging(prospect: Prospect, recipe: Recipe) -> float:
+    """Of the frozen passes over the validation and test splits in the views that predictions may be averaged over."""
+    rows = sum(len(prospect.features.labels(split)) for split in ("val", "test"))
+    return max(0, _wanted(recipe) - 1) * rows * prospect.features.tally.seconds_each
+
+
+def _wanted(recipe: Recipe) -> int:
+    """Views to average predictions over, if they help."""
+    return recipe.views if recipe.average_views == "auto" else recipe.average_views
+
+
 def _averaging(trial: Trial) -> Trial:
     """The trial with predictions over as many views as its recipe says, or as help on validation."""
     recipe = trial.plan.recipe
-    wanted = recipe.views if recipe.average_views == "auto" else recipe.average_views
+    wanted = _wanted(recipe)
     if wanted < 2:
         return trial
     averaged = replace(trial, views=wanted)

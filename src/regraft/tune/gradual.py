@@ -9,6 +9,7 @@ References: Howard and Ruder, 2018, arXiv:1801.06146.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -123,24 +124,27 @@ def train_steps(
         device: likewise.
         checkpoint: likewise; each step has a file of its own beside it.
         on_event: likewise.
-        time_limit: seconds for all steps together.
+        time_limit: seconds for all steps together, and for making their rows.
 
     Returns:
         The last step's network with what all steps have trained, and their histories as one.
     """
-    network, histories = network_of(plans[0]), []
+    network, histories, waited = network_of(plans[0]), [], 0.0
     for number, plan in enumerate(plans):
         origin = None
         if number:
             before, network = network, network_of(plan)
             origin = taken(network, plan.trained)
             network.load_state_dict(before.state_dict(), strict=False)  # the last step's tensors are some of this one's
-        spent = sum(history.rows[-1].seconds for history in histories)
+        began = time.perf_counter()
+        training, validation = rows_of(plan, "train"), rows_of(plan, "val")
+        waited += time.perf_counter() - began
+        spent = waited + sum(history.rows[-1].seconds for history in histories)
         history = train(
             plan,
             network,
-            rows_of(plan, "train"),
-            rows_of(plan, "val"),
+            training,
+            validation,
             seed=seed + number,
             device=device,
             checkpoint=_own(checkpoint, number, len(plans)),

@@ -83,7 +83,7 @@ def train(
         checkpoint: file written after each epoch; a run that finds it goes on from there and ends with the
             same weights and history as one that was never stopped.
         on_event: called at each event; what it raises ends the run, and the checkpoint stays.
-        time_limit: seconds after which no further update is made.
+        time_limit: seconds for the updates and the evaluation after the last of them.
         origin: values of what is trained that `l2_sp` pulls back to and `interpolate` goes back to; None takes the
             network's as it is.
 
@@ -136,6 +136,7 @@ class _Loop:
         self.seed, self.device, self.checkpoint, self.tell = seed, torch.device(device), checkpoint, tell
         self.epoch = self.updates = self.diverged = 0
         self.every = epochs_between_evaluations(len(train), len(val) if val is not None else 0)
+        self.judging = 0.0  # seconds of the longest evaluation so far
         self.rows: list[HistoryRow] = []
         self.best: list[tuple[HistoryRow, State]] = []  # the best first; more than one for a soup
         self.objective = Objective(plan.recipe, train.labels, plan.n_classes, plan.task)
@@ -298,7 +299,9 @@ class _Loop:
         return all(map(math.isfinite, losses)) and all(bool(values.isfinite().all()) for values in weights)
 
     def row(self, train_loss: float | None = None) -> HistoryRow:
+        began = time.perf_counter()
         loss, accuracy = self.evaluate() if self.val is not None else (None, None)
+        self.judging = max(self.judging, time.perf_counter() - began)
         return HistoryRow(self.epoch, self.updates, time.perf_counter() - self.began, train_loss, loss, accuracy)
 
     def keep(self, row: HistoryRow) -> None:
@@ -337,7 +340,7 @@ class _Loop:
         return bool(self.diverged) or self.out_of_time(time_limit)
 
     def out_of_time(self, time_limit: float | None) -> bool:
-        return time_limit is not None and time.perf_counter() - self.began > time_limit
+        return time_limit is not None and time.perf_counter() - self.began + self.judging > time_limit
 
     def save(self) -> None:
         if self.checkpoint is None:
