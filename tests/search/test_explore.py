@@ -210,6 +210,26 @@ def test_ideas_are_legal_cheapest_depth_first_and_deeper_with_more_data(shapes: 
     assert places == sorted(places, reverse=True)
 
 
+def test_a_poor_probe_with_plenty_of_examples_has_its_head_replaced(
+    prospect: Prospect, means: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def new_heads() -> dict[str, ideas.Idea]:
+        found = [idea for deeper in ideas.ideas(prospect, 3) for idea in deeper]
+        return {idea.recipe.head_layers: idea for idea in found if idea.recipe.head == "fresh"}
+
+    monkeypatch.setattr(ideas, "_DEPTHS", (1,))
+    assert not new_heads()
+    monkeypatch.setattr(ideas, "POOR", 0.01)
+    assert not new_heads()  # poor, with little data: layers are dropped instead
+    monkeypatch.setattr(ideas, "MANY_PER_CLASS", 5)
+    added = new_heads()
+    assert set(added) == set(ideas.NEW_HEADS)
+    recipe = added["mlp:256"].recipe.with_(epochs=3, min_updates=0)
+    trained = train_trial(prospect, recipe, 3, means, probe=added["mlp:256"].probe)
+    probe = probe_trial(prospect, RECIPES["probe"], 3)
+    assert validate.sure_gain(trained, probe, means).n > len(prospect.features.labels("val"))  # held out too
+
+
 def test_few_validation_examples_bring_training_examples_in(prospect: Prospect, means: Means) -> None:
     probe = probe_trial(prospect, RECIPES["probe"], 3)
     recipe = RECIPES["finetune"].with_(min_updates=20, lr=1e-3, keep="last")

@@ -2,7 +2,8 @@
 
 The rules of the field decide what is tried and in which order, never what is delivered: with little data the top
 stages alone come first; with more, deeper ones come in, down to the whole network; stages above the best probe are
-dropped, or kept and trained where the last layer is not far behind it.
+dropped, or kept and trained where the last layer is not far behind it. Where the probe is poor with plenty of data, its
+head is replaced by one that starts fresh, and by one with a layer more.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 
+from regraft.cut import Cut
 from regraft.data.audio import WINDOWS, share_of_long
 from regraft.probe import ProbeResult
 from regraft.search.explain import describe_probe
@@ -29,6 +32,9 @@ _DEEPER = (8,)
 MANY_PER_CLASS = 50
 _KINDS_OF_NUMBERS = 10  # numbers are learned from about as many examples as so many classes
 _RATE, _FASTER = 3e-4, 1e-3
+# Heads in the place of a probe that gets this share of the validation split wrong with many examples of a class.
+NEW_HEADS = ("linear", "mlp:256")
+POOR = 0.25
 # A last layer further behind the best probe than this is not worth training up to.
 _FAR = 0.15
 VIEWS = 4  # of each picture or short recording, the plain one included
@@ -82,7 +88,10 @@ def ideas(prospect: Prospect, n_classes: int) -> Iterator[Iterator[Idea]]:
     """
     if prospect.source.input.modality == "text" and prospect.features.data.task.one_of:
         return iter([_contrastive(prospect, n_classes)])
-    return (_deeper(prospect, probe, n_classes) for probe in _starts(prospect))
+    deeper = (_deeper(prospect, probe, n_classes) for probe in _starts(prospect))
+    poor = prospect.profile.best.val_accuracy <= 1 - POOR
+    plenty = per_class(prospect) >= MANY_PER_CLASS
+    return chain(deeper, [_with_new_heads(prospect, n_classes)]) if poor and plenty else deeper
 
 
 def per_class(prospect: Prospect) -> float:
@@ -163,7 +172,7 @@ def _seconds_an_example(prospect: Prospect, plan: Plan) -> float:
 
 
 def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[Idea]:
-    for cut in _cuts(prospect, probe):
+    for cut in _cuts(prospect, _lowest(prospect, probe)):
         name = f"{describe_probe(probe)}, trained above {cut}"
         recipe = RECIPES["finetune"].with_(name=f"{name} at {_RATE:g}", cut=cut, lr=_RATE)
         (plan,) = plans_for(recipe, prospect, n_classes, probe)
@@ -177,12 +186,25 @@ def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[
             yield _with_recipe(idea, recipe.with_(name=f"{name} at {_FASTER:g}", lr=_FASTER))
 
 
+def _with_new_heads(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
+    """A head on the last layer that no probe has settled, plain and with a layer more."""
+    single, last = prospect.profile.single, prospect.traced.feature
+    for cut in _cuts(prospect, last):
+        for layers in NEW_HEADS:
+            name = f"a new {layers} head on {last.name}, trained above {cut} at {_RATE:g}"
+            recipe = RECIPES["finetune"].with_(
+                name=name, cut=cut, lr=_RATE, head="fresh", taps="feature", head_layers=layers
+            )
+            (plan,) = plans_for(recipe, prospect, n_classes, None)
+            yield Idea(name, recipe, single, plan, _fixed(prospect, plan))
+
+
 def _contrastive(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
     """On texts one recipe with a head of its own did better than all that start from a probe, and as deep as the time
     allows better than higher up: rivals would take the time of half its updates (docs/text.md).
     """
     single = prospect.profile.single
-    for cut in _cuts(prospect, single):
+    for cut in _cuts(prospect, _lowest(prospect, single)):
         recipe = RECIPES["contrastive"]
         recipe = recipe.with_(name=f"{recipe.name} above {cut}", cut=cut)
         (plan,) = plans_for(recipe, prospect, n_classes, None)
@@ -202,12 +224,16 @@ def _starts(prospect: Prospect) -> Iterator[ProbeResult]:
         yield with_values(prospect, last)
 
 
-def _cuts(prospect: Prospect, probe: ProbeResult) -> list[str]:
-    """The cuts to train above, the highest first; the input last, and only with many examples.
+def _lowest(prospect: Prospect, probe: ProbeResult) -> Cut:
+    """The lowest activation that a probe reads."""
+    return min((prospect.traced.cut(tap.cut) for tap in probe.candidate.taps), key=lambda cut: cut.index)
+
+
+def _cuts(prospect: Prospect, lowest: Cut) -> list[str]:
+    """The cuts to train above, below all that a head reads, the highest first; the input last, and with many examples.
 
     A stage counts where it has parameters: above a pooling layer the head alone would train.
     """
-    lowest = min((prospect.traced.cut(tap.cut) for tap in probe.candidate.taps), key=lambda cut: cut.index)
     _, *places = places_below(prospect.traced, lowest)
     names = [place.name for place in places if not place.needs_input]
     many = per_class(prospect) >= MANY_PER_CLASS
