@@ -137,6 +137,19 @@ def test_only_training_pictures_are_passed_in_views_and_the_plan_counts_them(
     assert prospect.features.tally.computed - before == plain_rows + 2 * n_train
 
 
+@pytest.mark.parametrize("views", [0, 2])
+def test_training_from_the_input_caches_nothing_and_the_plan_says_so(
+    pictures: Dataset, means: Means, tmp_path: Path, views: int
+) -> None:
+    prospect = look_at(pictures, tiny_source(), replace(means, root=tmp_path))
+    before = prospect.features.tally
+    recipe = RECIPE.with_(cut="input", views=views)
+    plan = plan_for(prospect, recipe)
+    assert plan.bytes == 0 and "nothing more to cache" in str(plan.table().caption)
+    carried_out(prospect, recipe, replace(means, root=tmp_path))
+    assert prospect.features.tally == before
+
+
 def test_predictions_are_averaged_over_views_if_asked(prospect: Prospect, means: Means) -> None:
     trial = carried_out(prospect, RECIPE.with_(average_views=4), means)
     assert trial.views == 4

@@ -66,7 +66,7 @@ class Plan:
         n_train: training rows.
         n_epochs: passes over them.
         updates: optimizer steps in all.
-        bytes: of the cached activations at the cut, in all views.
+        bytes: of the cached activations at the cut, in all views; 0 at the input, where nothing is cached.
         seconds: of all updates, estimated from a timed forward pass; 0 where nothing is trained by gradient.
         task: what the outputs are.
         steps: of gradual unfreezing, the cut and the updates of each; empty where all is trained at once.
@@ -102,11 +102,9 @@ class Plan:
 
     def table(self) -> Table:
         """The plan as people read it, for `rich.print`."""
-        views = f" in {self.recipe.views} views" if self.recipe.views > 1 else ""
         caption = (
             f"trained above {self.where}, head reads {', '.join(map(tap_name, self.taps)) or 'the output'}; "
-            f"{self.n_epochs} epochs, {self.updates} updates, about {_seconds(self.seconds)}, "
-            f"{self.bytes / 1e6:.1f} MB cached{views}"
+            f"{self.n_epochs} epochs, {self.updates} updates, about {_seconds(self.seconds)}, {self._cached}"
         )
         table = Table(title=f"{self.recipe.name} · {self.source}", caption=caption)
         for column in ("layers", "parameters", "start", "state", "rate", "decay", "batch norm"):
@@ -128,6 +126,13 @@ class Plan:
             "'layer3' (20 updates), then 'input' (10 updates)"
         """
         return ", then ".join(f"{cut!r} ({updates} updates)" for cut, updates in self.steps) or repr(self.cut)
+
+    @property
+    def _cached(self) -> str:
+        if not self.bytes:
+            return "nothing more to cache"  # at the input; at the output the probes' features are there already
+        views = f" in {self.recipe.views} views" if self.recipe.views > 1 else ""
+        return f"{self.bytes / 1e6:.1f} MB cached{views}"
 
     @property
     def trained(self) -> frozenset[str]:

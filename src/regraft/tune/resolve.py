@@ -260,6 +260,8 @@ def _head_rows(scope: Scope, rates: _Rates, epochs: int) -> list[PlanRow]:
 
 def _cached_bytes(scope: Scope, traced: Traced, n_train: int, n_val: int, length: int | None) -> int:
     """Of training and validation rows, in all their views; pooled features of the plain view are there already."""
+    if scope.cut == "input":  # nothing is frozen below it: examples are decoded, not cached
+        return 0
     views, judged = max(1, scope.recipe.views), n_val if scope.recipe.average_views else 0
     others = (views - 1) * (n_train + judged)
     if scope.cut == "output":
