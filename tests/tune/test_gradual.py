@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from regraft.cut import trace
 from regraft.errors import RecipeError
+from regraft.source import make_source
+from regraft.spec import InputSpec
 from regraft.tune import (
     RECIPES,
     ArrayRows,
@@ -137,6 +141,34 @@ def test_killed_after_unfreezing_resumes_to_the_same_end(tiny, tmp_path: Path, m
 def test_it_cannot_be_told_twice_what_trains() -> None:
     with pytest.raises(RecipeError, match="unfreeze goes down stage by stage"):
         RECIPES["gradual"].with_(train="layer4")
+
+
+def test_a_rate_is_for_what_any_step_trains(tiny) -> None:
+    first, middle, last = plans_of(tiny, RECIPE.with_(rates={"stem": 1e-5, r"block3\.conv": 1e-4}, layer_decay=1.0))
+    for plan in (first, middle, last):
+        rate = {name: row.lr for row in plan.rows for name in row.names if row.state == "trained"}
+        assert rate["body.block3.conv.weight"] == 1e-4 and rate["body.block3.bn.weight"] == RECIPE.lr
+        assert rate.get("body.stem.conv.weight") == (1e-5 if plan is last else None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"), [("stam", "matches no tensor"), ("stem", "are not trained"), ("classifier", "are not trained")]
+)
+def test_a_rate_for_what_no_step_trains_is_refused(tiny, pattern: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        plans_of(tiny, RECIPE.with_(rates={pattern: 1e-5}, unfreeze=2, cut="stem"))
+
+
+def test_statistics_are_measured_in_the_steps_that_have_some() -> None:
+    layers = [nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(3)]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.BatchNorm1d(6), *layers, nn.Linear(6, 2)).eval()
+    source = make_source("test:low", "python:none:none", {}, model, InputSpec(size=(3, 2, 2)))
+    recipe = RECIPE.with_(batch_norm="reestimate")
+    *above, last = steps(recipe.with_(cut="input"), source, trace(model, torch.zeros(2, 3, 2, 2)), 2, n_train=8)
+    measured = [any(row.batch_norm == "reestimate" for row in plan.rows) for plan in (*above, last)]
+    assert measured == [False, False, True]
+    with pytest.raises(RecipeError, match="there are none"):
+        steps(recipe.with_(unfreeze=2), source, trace(model, torch.zeros(2, 3, 2, 2)), 2, n_train=8)
 
 
 def test_every_step_is_pulled_back_to_the_source_and_the_last_alone_interpolated(tiny) -> None:

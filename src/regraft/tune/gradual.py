@@ -26,9 +26,9 @@ from regraft.tune.loop import Event, train
 from regraft.tune.network import Network
 from regraft.tune.plan import Plan
 from regraft.tune.recipe import Recipe
-from regraft.tune.resolve import resolve
+from regraft.tune.resolve import planned, refuse_idle, resolve
 from regraft.tune.rows import Rows
-from regraft.tune.scope import choose_taps, places_below
+from regraft.tune.scope import choose_taps, places_below, scope_of
 
 
 def steps(
@@ -72,13 +72,11 @@ def steps(
         [('block2', 3), ('stem', 2), ('input', 2)]
     """
 
-    def one(part: Recipe) -> Plan:
-        return resolve(
-            part, source, traced, n_classes, probe=probe, n_train=n_train, n_val=n_val, task=task, length=length
-        )
-
     if not recipe.unfreeze:
-        return (one(recipe),)
+        plan = resolve(
+            recipe, source, traced, n_classes, probe=probe, n_train=n_train, n_val=n_val, task=task, length=length
+        )
+        return (plan,)
     cuts = _cuts(recipe, traced, choose_taps(recipe, traced, probe))
     epochs, rest = divmod(max(recipe.epochs, len(cuts)), len(cuts))
     updates = math.ceil(recipe.min_updates / len(cuts))
@@ -87,7 +85,11 @@ def steps(
         for i, c in enumerate(cuts)
     ]
     parts[-1] = parts[-1].with_(interpolate=recipe.interpolate)  # once, at the end
-    return tuple(map(one, parts))
+    scopes = [scope_of(part, traced, n_classes, probe, n_train) for part in parts]
+    refuse_idle(scopes[-1])  # a step above it may train nothing that a pattern matches
+    return tuple(
+        planned(scope, source, n_classes, n_train=n_train, n_val=n_val, task=task, length=length) for scope in scopes
+    )
 
 
 def whole(recipe: Recipe, plans: Sequence[Plan]) -> Plan:

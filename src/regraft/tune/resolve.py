@@ -17,7 +17,7 @@ from regraft.errors import RecipeError
 from regraft.head import LinearHead
 from regraft.probe import ProbeResult
 from regraft.source import Source
-from regraft.tune.names import required
+from regraft.tune.names import matching, required
 from regraft.tune.network import Network, network_above
 from regraft.tune.plan import BODY, HEAD, Plan, PlanRow, State, epochs_and_updates, trained_rows
 from regraft.tune.recipe import Recipe
@@ -73,6 +73,28 @@ def resolve(
         ('input', 0, 800)
     """
     scope = scope_of(recipe, traced, n_classes, probe, n_train)
+    refuse_idle(scope)
+    return planned(scope, source, n_classes, n_train=n_train, n_val=n_val, task=task, length=length)
+
+
+def planned(
+    scope: Scope, source: Source, n_classes: int, *, n_train: int, n_val: int, task: Task, length: int | None
+) -> Plan:
+    """The plan of a scope; what a recipe says of layers that this scope does not train is no error here.
+
+    Args:
+        scope: which tensors are trained.
+        source: as for `resolve`.
+        n_classes: likewise.
+        n_train: likewise.
+        n_val: likewise.
+        task: likewise.
+        length: likewise.
+
+    Raises:
+        RecipeError: the rows or the task do not allow what the recipe does with them.
+    """
+    recipe = scope.recipe
     _check_rows(scope, source)
     _check_task(recipe, task)
     epochs, updates = epochs_and_updates(recipe, n_train)
@@ -89,10 +111,28 @@ def resolve(
         n_train,
         epochs,
         updates,
-        _cached_bytes(scope, traced, n_train, n_val, length),
+        _cached_bytes(scope, n_train, n_val, length),
         round(seconds, 2),
         task,
     )
+
+
+def refuse_idle(scope: Scope) -> None:
+    """Refuse what would have no effect: a rate for what is not trained, statistics to measure where there are none.
+
+    Of several scopes that train ever more the last is asked: what has no effect there has none in any.
+
+    Raises:
+        RecipeError: there is such a thing.
+    """
+    trained = scope.trained_parameters
+    for pattern in scope.recipe.rates:
+        required("rates", pattern, trained, elsewhere=scope.parameters - trained, why="are not trained")
+    if scope.recipe.batch_norm == "reestimate" and not scope.measured:
+        raise RecipeError(
+            "batch_norm = 'reestimate' measures the batch norms above the cut, and there are none. "
+            "Cut lower: recipe.with_(cut='input')."
+        )
 
 
 def _check_rows(scope: Scope, source: Source) -> None:
@@ -132,14 +172,11 @@ class _Rates:
 
     def __init__(self, scope: Scope) -> None:
         recipe, self._stages = scope.recipe, scope.stage_of()
-        parameters = scope.parameters
-        trained = (scope.trained & parameters) | scope.head_trained
-        others = parameters - trained
         self._named: dict[str, float] = {}
         for pattern, rate in recipe.rates.items():
-            for name in required("rates", pattern, trained, elsewhere=others, why="are not trained"):
+            for name in matching(pattern, scope.trained_parameters):
                 self._named.setdefault(name, rate)
-        self._top = max((self._stages[name] for name in scope.trained & parameters), default=0)
+        self._top = max((self._stages[name] for name in scope.trained & scope.parameters), default=0)
         self._recipe = recipe
         self._head = _head_rate(recipe, scope.head)
 
@@ -258,15 +295,15 @@ def _head_rows(scope: Scope, rates: _Rates, epochs: int) -> list[PlanRow]:
 # cost -----------------------------------------------------------------------------------------------
 
 
-def _cached_bytes(scope: Scope, traced: Traced, n_train: int, n_val: int, length: int | None) -> int:
+def _cached_bytes(scope: Scope, n_train: int, n_val: int, length: int | None) -> int:
     """Of training and validation rows, in all their views; pooled features of the plain view are there already."""
     if scope.cut == "input":  # nothing is frozen below it: examples are decoded, not cached
         return 0
     views, judged = max(1, scope.recipe.views), n_val if scope.recipe.average_views else 0
     others = (views - 1) * (n_train + judged)
     if scope.cut == "output":
-        return estimate_bytes(traced, scope.taps, others)
-    cut, found = traced.cut(scope.cut), estimate_bytes(traced, [Tap(scope.cut)], n_train + n_val + others)
+        return estimate_bytes(scope.traced, scope.taps, others)
+    cut, found = scope.traced.cut(scope.cut), estimate_bytes(scope.traced, [Tap(scope.cut)], n_train + n_val + others)
     return found // cut.shape[0] * length if length and cut.ragged else found
 
 

@@ -62,6 +62,11 @@ class Scope:
         """Names of all parameters of the body."""
         return {name for name, _ in self.traced.graph.named_parameters()} | self.adapters.keys()
 
+    @property
+    def trained_parameters(self) -> set[str]:
+        """Names of those that are trained by gradient, of the body and of the head."""
+        return (self.parameters & self.trained) | self.head_trained
+
     def stage_of(self) -> dict[str, int]:
         """For each tensor in the graph the number of the stage in which it is first used."""
         order = {node.name: i for i, node in enumerate(self.traced.graph.graph.nodes)}
@@ -394,9 +399,4 @@ def _moving(
             moving |= {mean, variance, counter} & above
         elif recipe.batch_norm == "reestimate":
             measured |= {mean, variance}
-    if recipe.batch_norm == "reestimate" and not measured:
-        raise RecipeError(
-            "batch_norm = 'reestimate' measures the batch norms above the cut, and there are none. "
-            "Cut lower: recipe.with_(cut='input')."
-        )
     return moving, measured
