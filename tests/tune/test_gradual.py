@@ -24,6 +24,7 @@ from regraft.tune import (
     Recipe,
     Rows,
     frozen_prefix,
+    full_network,
     starting_head,
     steps,
     train_steps,
@@ -73,6 +74,12 @@ def run(tiny, *, cached: bool = True, recipe: Recipe = RECIPE, **options) -> tup
     return train_steps(plans_of(tiny, recipe), network_of, rows_of, seed=0, **options)
 
 
+def check_alike(one: History, other: History) -> None:
+    for ours, theirs in zip(one.metrics(), other.metrics(), strict=True):
+        assert ours[:2] == theirs[:2]
+        assert [n or 0.0 for n in ours[2:]] == pytest.approx([n or 0.0 for n in theirs[2:]], rel=1e-3, abs=1e-5)
+
+
 def test_steps_go_down_and_each_has_its_share_of_the_epochs(tiny) -> None:
     plans = plans_of(tiny)
     places = [tiny.traced.cut(plan.cut).index for plan in plans]
@@ -114,9 +121,7 @@ def test_every_stage_changes_and_nothing_below_the_last_cut(tiny) -> None:
 
 
 def test_the_cache_and_the_pictures_give_the_same_history(tiny) -> None:
-    for ours, theirs in zip(run(tiny)[1].metrics(), run(tiny, cached=False)[1].metrics(), strict=True):
-        assert ours[:2] == theirs[:2]
-        assert [n or 0.0 for n in ours[2:]] == pytest.approx([n or 0.0 for n in theirs[2:]], rel=1e-3, abs=1e-5)
+    check_alike(run(tiny)[1], run(tiny, cached=False)[1])
 
 
 @pytest.mark.parametrize("moment", [1, 4, 6])
@@ -169,6 +174,52 @@ def test_statistics_are_measured_in_the_steps_that_have_some() -> None:
     assert measured == [False, False, True]
     with pytest.raises(RecipeError, match="there are none"):
         steps(recipe.with_(unfreeze=2), source, trace(model, torch.zeros(2, 3, 2, 2)), 2, n_train=8)
+
+
+ANEW = [
+    ({"restore": "stem|block[12]"}, ["block2", "stem", "input"]),
+    ({"restore": r"block|stem\.conv"}, ["stem.conv", "input"]),
+    ({"replace": {"block2": "conv:16"}}, ["block1", "stem", "input"]),
+    ({"replace": {"block3": "drop"}}, ["stem", "input"]),
+    ({"replace": {"block3": "conv:20"}, "restore": "stem|block1"}, ["block1", "stem", "input"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "cuts"), ANEW, ids=lambda value: " ".join(value) if isinstance(value, dict) else ""
+)
+def test_what_starts_anew_trains_from_the_first_step_on(tiny, changes: dict, cuts: list[str]) -> None:
+    recipe = RECIPE.with_(unfreeze=len(cuts), **changes)
+    plans = plans_of(tiny, recipe)
+    assert [plan.cut for plan in plans] == cuts
+    fresh = {
+        n for row in plans[-1].rows if row.start == "fresh" for n in row.names if n not in ("head.mean", "head.scale")
+    }
+    assert fresh <= plans[0].trained
+    first = upper_network(plans[0], tiny.source, tiny.traced, starting_head(plans[0], tiny.traced, None)).state_dict()
+    network, history = run(tiny, recipe=recipe)
+    state = network.state_dict()
+    assert all(not torch.equal(state[name], first[name]) for name in plans[0].trained)
+    check_alike(history, run(tiny, recipe=recipe, cached=False)[1])
+    delivered = full_network(tiny.source, tiny.traced, plans[-1].taps, network.head, state, recipe=recipe)
+    torch.testing.assert_close(delivered(torch.from_numpy(tiny.pixels)), network(torch.from_numpy(tiny.pixels)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "highest"),
+    [
+        ({"cut": "output"}, "block2"),
+        ({"cut": "block3", "taps": "feature"}, "block2"),
+        ({"cut": "block2", "restore": "stem|block1"}, "block1"),
+        ({"cut": "block2", "replace": {"block2": "conv:16"}}, "block1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_a_cut_above_which_no_step_can_train_is_refused(tiny, changes: dict, highest: str) -> None:
+    recipe = RECIPE.with_(**changes)
+    with pytest.raises(RecipeError, match=rf"'{highest}' or lower.*recipe\.with_\(cut='auto'\)"):
+        plans_of(tiny, recipe)
+    assert plans_of(tiny, recipe.with_(cut="auto"))[0].cut == highest
 
 
 def test_every_step_is_pulled_back_to_the_source_and_the_last_alone_interpolated(tiny) -> None:

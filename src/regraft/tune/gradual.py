@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from regraft.cache import Tap
 from regraft.cut import Cut, Traced
 from regraft.data import CLASSIFICATION, Task
 from regraft.errors import RecipeError
 from regraft.probe import ProbeResult
 from regraft.source import Source
 from regraft.tune.averaging import taken
+from regraft.tune.edit import edited
 from regraft.tune.history import History, HistoryRow
 from regraft.tune.loop import Event, train
 from regraft.tune.network import Network
@@ -28,7 +28,7 @@ from regraft.tune.plan import Plan
 from regraft.tune.recipe import Recipe
 from regraft.tune.resolve import planned, refuse_idle, resolve
 from regraft.tune.rows import Rows
-from regraft.tune.scope import choose_taps, places_below, scope_of
+from regraft.tune.scope import ceiling, choose_taps, places_below, scope_of
 
 
 def steps(
@@ -47,7 +47,8 @@ def steps(
 
     Args:
         recipe: the intent. `unfreeze` is the number of steps, fewer where there are fewer stages; its epochs are
-            shared out evenly, one for each step at least. Steps go down stage by stage, or evenly to `cut`.
+            shared out evenly, one for each step at least. Steps go down stage by stage, or evenly to `cut`, from the
+            highest cut below all that the head reads and all that starts anew.
         source: as for `resolve`.
         traced: likewise.
         n_classes: likewise.
@@ -77,7 +78,7 @@ def steps(
             recipe, source, traced, n_classes, probe=probe, n_train=n_train, n_val=n_val, task=task, length=length
         )
         return (plan,)
-    cuts = _cuts(recipe, traced, choose_taps(recipe, traced, probe))
+    cuts = _cuts(recipe, traced, probe)
     epochs, rest = divmod(max(recipe.epochs, len(cuts)), len(cuts))
     updates = math.ceil(recipe.min_updates / len(cuts))
     parts = [
@@ -158,23 +159,38 @@ def train_steps(
     return network, _joined(histories)
 
 
-def _cuts(recipe: Recipe, traced: Traced, taps: Sequence[Tap]) -> list[str]:
+def _cuts(recipe: Recipe, traced: Traced, probe: ProbeResult | None) -> list[str]:
     """The cuts of the steps, the highest first."""
-    tapped = [traced.cut(tap.cut) for tap in taps]
-    below = min(cut.index for cut in tapped)
-    places = places_below(traced, max(tapped, key=lambda cut: cut.index))
-    legal = [place for place in reversed(places) if place.index <= below and not place.needs_input]
+    found = _beginnings(recipe, traced, probe)
     if recipe.cut == "auto":
-        return [place.name for place in legal[: recipe.unfreeze]]
-    if recipe.cut == "output":
+        return [cut.name for cut in found[: recipe.unfreeze]]
+    end = edited(traced, recipe).cut(recipe.cut)
+    if end not in found:
         raise RecipeError(
-            "unfreeze trains stages of the body, but cut = 'output' trains none. Say how far down: "
-            "recipe.with_(cut='auto')."
+            f"recipe {recipe.name!r} unfreezes stages of the body down to {end.name!r}, but a step has to begin below "
+            f"all that the head reads and all that starts anew, with something to train: at "
+            f"{found[0].name!r} or lower. Let the cuts be found: recipe.with_(cut='auto')."
         )
-    end = traced.cut(recipe.cut)
-    return [place.name for place in _evenly([p for p in legal if p.index > end.index], recipe.unfreeze - 1)] + [
-        end.name
+    return [cut.name for cut in _evenly(found[: found.index(end)], recipe.unfreeze - 1)] + [end.name]
+
+
+def _beginnings(recipe: Recipe, traced: Traced, probe: ProbeResult | None) -> list[Cut]:
+    """Where steps may begin, the highest first; each has parameters above it that the one before has not.
+
+    What starts anew is random, so that it has to train from the first step on.
+    """
+    made = edited(traced, recipe)
+    taps = choose_taps(recipe, made, probe)
+    top = max((made.cut(tap.cut) for tap in taps), key=lambda cut: cut.index)
+    highest = ceiling(recipe, traced, taps)
+    named = () if recipe.cut == "auto" else (made.cut(recipe.cut),)
+    legal = [
+        cut
+        for cut in (*places_below(made, top), highest, *named)
+        if cut.index <= highest.index and cut.params_below < top.params_below and not cut.needs_input
     ]
+    by_size = {cut.params_below: cut for cut in legal}  # the last of those that are alike
+    return [by_size[size] for size in sorted(by_size, reverse=True)]
 
 
 def _evenly(places: list[Cut], n: int) -> list[Cut]:

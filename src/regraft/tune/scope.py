@@ -221,6 +221,25 @@ def choose_cut(recipe: Recipe, traced: Traced, taps: Sequence[Tap], n_train: int
     return max((p for p in places if p.index <= most), key=lambda p: p.index).name
 
 
+def ceiling(recipe: Recipe, traced: Traced, taps: Sequence[Tap]) -> Cut:
+    """The highest cut below all that the head reads and all that starts anew.
+
+    Args:
+        recipe: what is replaced and what is restored.
+        traced: the source's graph.
+        taps: what the head reads.
+
+    Raises:
+        RecipeError: `restore` matches nothing.
+    """
+    made = edited(traced, recipe)
+    lowest = min((made.cut(tap.cut) for tap in taps), key=lambda cut: cut.index)
+    fresh = _highest_below(made, _fresh(recipe, made, _names(made, "input", taps)), lowest)
+    replaced = _below_replaced(recipe, traced)
+    found = [lowest, *([fresh] if fresh else ()), *([made.cut(replaced.name)] if replaced else ())]
+    return min(found, key=lambda cut: cut.index)
+
+
 def _below_replaced(recipe: Recipe, traced: Traced) -> Cut | None:
     """The highest cut that no replaced block lies below: what is cached above it is of another network."""
     starts = [around(traced, block)[0] for block in recipe.replace]
