@@ -50,7 +50,7 @@ def places(prospect: Prospect, trial: Trial) -> list[int]:
         {"taps": "block2@3"},
         {"taps": "feature"},
         {"cut": "block3"},
-        {"cut": "block2", "unfreeze": 2},
+        {"cut": "block2", "unfreeze": 1},
         {"taps": "block2@2", "epochs": 0},
         {"drop_above": "block2", "epochs": 0},
     ],

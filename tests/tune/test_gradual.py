@@ -97,9 +97,9 @@ def test_fewer_epochs_than_steps_still_reach_the_last_stage(tiny) -> None:
 
 def test_it_ends_at_the_cut_that_is_named(tiny) -> None:
     assert [plan.cut for plan in plans_of(tiny, RECIPE.with_(unfreeze=2, cut="input"))] == ["block2", "input"]
-    assert [plan.cut for plan in plans_of(tiny, RECIPE.with_(unfreeze=9, cut="stem"))][-1] == "stem"
-    with pytest.raises(RecipeError, match="cut='auto'"):
-        plans_of(tiny, RECIPE.with_(cut="output"))
+    assert [plan.cut for plan in plans_of(tiny, RECIPE.with_(unfreeze="auto", cut="stem"))] == ["block2", "stem"]
+    with pytest.raises(RecipeError, match=r"unfreeze = 3, .* 'block2', then 'stem' here.*unfreeze=2\)"):
+        plans_of(tiny, RECIPE.with_(cut="stem"))
 
 
 def test_an_unfrozen_stage_does_not_get_the_heads_rate(tiny) -> None:
@@ -146,6 +146,8 @@ def test_killed_after_unfreezing_resumes_to_the_same_end(tiny, tmp_path: Path, m
 def test_it_cannot_be_told_twice_what_trains() -> None:
     with pytest.raises(RecipeError, match="unfreeze goes down stage by stage"):
         RECIPES["gradual"].with_(train="layer4")
+    with pytest.raises(RecipeError, match="so unfreeze must be 0"):
+        RECIPES["gradual"].with_(augment="flip-crop", cut="input")
 
 
 def test_a_rate_is_for_what_any_step_trains(tiny) -> None:
@@ -220,6 +222,13 @@ def test_a_cut_above_which_no_step_can_train_is_refused(tiny, changes: dict, hig
     with pytest.raises(RecipeError, match=rf"'{highest}' or lower.*recipe\.with_\(cut='auto'\)"):
         plans_of(tiny, recipe)
     assert plans_of(tiny, recipe.with_(cut="auto"))[0].cut == highest
+
+
+def test_a_head_below_which_nothing_has_parameters_is_told_so(tiny) -> None:
+    recipe = RECIPE.with_(taps="input@4")
+    with pytest.raises(RecipeError, match=r"unfreeze=0, cut='output'"):
+        plans_of(tiny, recipe)
+    assert plans_of(tiny, recipe.with_(unfreeze=0, cut="output"))[0].cut == "output"
 
 
 def test_every_step_is_pulled_back_to_the_source_and_the_last_alone_interpolated(tiny) -> None:

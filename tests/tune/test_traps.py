@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from regraft.cut import trace
+from regraft.cut import Traced, trace, trace_source
 from regraft.digest import digest_state
 from regraft.errors import RecipeError
-from regraft.source import make_source
+from regraft.source import Source, make_source
 from regraft.spec import InputSpec
+from regraft.testing import tiny_source, tiny_text_source
 from regraft.tune import (
     ArrayRows,
     Recipe,
     full_network,
     resolve,
     starting_head,
+    steps,
     train,
     upper_network,
 )
@@ -43,6 +46,27 @@ class Mixed(nn.Module):
 
     def forward(self, x):
         return self.linear(self.high(self.middle(self.low(x))).mean((2, 3)))
+
+
+def newly_trained(recipe: Recipe, source: Source, traced: Traced) -> list[set[str]]:
+    """The stages that each step of gradual unfreezing trains and the one before did not."""
+    plans = steps(recipe, source, traced, 2, n_train=8)
+    names = [{n for row in plan.rows if row.state == "trained" for n in row.names} for plan in plans]
+    groups = {n: row.group.partition(" · ")[0] for row in plans[-1].rows for n in row.names if n.startswith("body.")}
+    return [{groups[n] for n in new - old if n in groups} for old, new in pairwise([set(), *names])]
+
+
+@pytest.mark.parametrize("source", [tiny_source(), tiny_text_source()], ids=lambda source: source.uri)
+def test_a_count_of_layers_means_stages_with_parameters_on_any_network(source: Source) -> None:
+    """The third layer from the top was a pooling here and a block there (flash, NAT, Ludwig)."""
+    traced = trace_source(source)
+    recipe = Recipe("count", head="fresh", taps="feature", unfreeze="auto", epochs=1)
+    every = newly_trained(recipe, source, traced)
+    assert all(len(stages) == 1 for stages in every) and len(set.union(*every)) == len(every)
+    for k in range(1, len(every) + 1):
+        assert newly_trained(recipe.with_(unfreeze=k), source, traced) == every[:k]
+    with pytest.raises(RecipeError, match=rf"'input' here.*with_\(unfreeze={len(every)}\)"):
+        steps(recipe.with_(unfreeze=len(every) + 1), source, traced, 2, n_train=8)
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ from regraft.tune.resolve import planned, refuse_idle, resolve
 from regraft.tune.rows import Rows
 from regraft.tune.scope import ceiling, choose_taps, places_below, scope_of
 
+MOST_STEPS = 5  # of "auto"
+
 
 def steps(
     recipe: Recipe,
@@ -46,9 +48,9 @@ def steps(
     """The plans of a recipe in the order in which they run: one, or one for each cut that is unfrozen in turn.
 
     Args:
-        recipe: the intent. `unfreeze` is the number of steps, fewer where there are fewer stages; its epochs are
-            shared out evenly, one for each step at least. Steps go down stage by stage, or evenly to `cut`, from the
-            highest cut below all that the head reads and all that starts anew.
+        recipe: the intent. `unfreeze` is the number of steps; its epochs are shared out evenly, one for each step at
+            least. Steps go down stage by stage, or evenly to `cut`, from the highest cut below all that the head reads
+            and all that starts anew.
         source: as for `resolve`.
         traced: likewise.
         n_classes: likewise.
@@ -59,7 +61,7 @@ def steps(
         length: likewise.
 
     Raises:
-        RecipeError: as `resolve`.
+        RecipeError: as `resolve`; also where there are fewer stages with parameters than steps.
         CutError: likewise.
 
     Example:
@@ -162,16 +164,29 @@ def train_steps(
 def _cuts(recipe: Recipe, traced: Traced, probe: ProbeResult | None) -> list[str]:
     """The cuts of the steps, the highest first."""
     found = _beginnings(recipe, traced, probe)
-    if recipe.cut == "auto":
-        return [cut.name for cut in found[: recipe.unfreeze]]
-    end = edited(traced, recipe).cut(recipe.cut)
+    if recipe.cut != "auto":
+        found = _down_to(recipe, edited(traced, recipe).cut(recipe.cut), found)
+    n = min(MOST_STEPS, len(found)) if recipe.unfreeze == "auto" else recipe.unfreeze
+    if n > len(found):
+        raise RecipeError(
+            f"recipe {recipe.name!r} says unfreeze = {n}, each step with a stage to unfreeze that has parameters, but "
+            f"{traced.model} can be trained only above {', then '.join(repr(cut.name) for cut in found)} here. "
+            f"Take no more steps than that: recipe.with_(unfreeze={len(found)})."
+        )
+    chosen = found[:n] if recipe.cut == "auto" else [*_evenly(found[:-1], n - 1), found[-1]]
+    return [cut.name for cut in chosen]
+
+
+def _down_to(recipe: Recipe, end: Cut, found: list[Cut]) -> list[Cut]:
     if end not in found:
+        fits = recipe.unfreeze == "auto" or recipe.unfreeze <= len(found)
+        instead = "cut='auto'" if fits else "cut='auto', unfreeze='auto'"
         raise RecipeError(
             f"recipe {recipe.name!r} unfreezes stages of the body down to {end.name!r}, but a step has to begin below "
-            f"all that the head reads and all that starts anew, with something to train: at "
-            f"{found[0].name!r} or lower. Let the cuts be found: recipe.with_(cut='auto')."
+            f"all that the head reads and all that starts anew, with something to train: at {found[0].name!r} or "
+            f"lower. Let the cuts be found: recipe.with_({instead})."
         )
-    return [cut.name for cut in _evenly(found[: found.index(end)], recipe.unfreeze - 1)] + [end.name]
+    return found[: found.index(end) + 1]
 
 
 def _beginnings(recipe: Recipe, traced: Traced, probe: ProbeResult | None) -> list[Cut]:
@@ -189,12 +204,17 @@ def _beginnings(recipe: Recipe, traced: Traced, probe: ProbeResult | None) -> li
         for cut in (*places_below(made, top), highest, *named)
         if cut.index <= highest.index and cut.params_below < top.params_below and not cut.needs_input
     ]
+    if not legal:
+        raise RecipeError(
+            f"recipe {recipe.name!r} unfreezes stages of the body, but its head reads {top.name!r}, and nothing below "
+            "that has parameters. Train the head alone: recipe.with_(unfreeze=0, cut='output')."
+        )
     by_size = {cut.params_below: cut for cut in legal}  # the last of those that are alike
     return [by_size[size] for size in sorted(by_size, reverse=True)]
 
 
-def _evenly(places: list[Cut], n: int) -> list[Cut]:
-    return places if len(places) <= n else [places[i * len(places) // n] for i in range(n)]
+def _evenly(cuts: list[Cut], n: int) -> list[Cut]:
+    return [cuts[i * len(cuts) // n] for i in range(n)]
 
 
 def _own(checkpoint: Path | None, number: int, n: int) -> Path | None:

@@ -31,8 +31,9 @@ class Recipe:
         head_layers: "linear", "mlp:256", "conv:64", "lstm:128" or "attention"; all but the first start fresh.
         cut: train what lies above this cut; "auto" chooses, by `train`, `freeze` and `lora_targets` where they are
             given, else by the number of examples; "input" is everything, "output" nothing but the head.
-        unfreeze: train in so many steps, each one stage further down than the last, or evenly down to `cut`; 0 trains
-            all that lies above the cut from the beginning. The epochs are shared out among the steps.
+        unfreeze: train in so many steps, each one stage with parameters further down than the last, or evenly down to
+            `cut`; "auto" is five, or as many as there are; 0 trains all that lies above the cut from the beginning.
+            The epochs are shared out among the steps.
         taps: the activations that the head reads: "auto" (what the probe chose), "feature" (the classifier's
             own input), or cuts with a pooling grid such as "layer2.2@4", joined by "+".
         train: a pattern; what matches is trained, all else is frozen. "" trains all above the cut.
@@ -99,7 +100,7 @@ class Recipe:
     head: Literal["probe", "fresh"] = "probe"
     head_layers: str = "linear"
     cut: str = "auto"
-    unfreeze: int = 0
+    unfreeze: int | Literal["auto"] = 0
     taps: str = "auto"
     train: str = ""
     freeze: str = ""

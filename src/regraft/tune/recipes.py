@@ -35,8 +35,8 @@ RECIPES.add(
     ),
 )
 
-# Freeze all, then unfreeze from the top: five steps, each from the cache at its own cut.
-RECIPES.add("gradual", Recipe("gradual", unfreeze=5, epochs=20, min_updates=300, patience=3))
+# Freeze all, then unfreeze from the top: up to five steps, each from the cache at its own cut.
+RECIPES.add("gradual", Recipe("gradual", unfreeze="auto", epochs=20, min_updates=300, patience=3))
 
 # The control: every layer from fresh weights, with rates that suit them. Measured on the digits at 5 per class with
 # ResNet-20: this reaches 85 %, AdamW at 2e-3 for 400 updates 73 %; a weak control would flatter transfer.

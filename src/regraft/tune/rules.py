@@ -75,7 +75,7 @@ RULES: dict[str, Rule] = {
     "keep_source_head": _SWITCH,
     "head_layers": (f"one of {', '.join(KINDS)}, such as 'mlp:256'", lambda v: parse_layers(v) is not None),
     "cut": ("the name of a cut", _TEXT[1]),
-    "unfreeze": _COUNT,
+    "unfreeze": (f"{_COUNT[0]}, or 'auto'", lambda v: v == "auto" or _COUNT[1](v)),
     "taps": ("a string such as 'auto' or 'layer2.2@4'", _TEXT[1]),
     "train": _PATTERN,
     "freeze": _PATTERN,
@@ -137,6 +137,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "restore and l2_sp need the source's values, but weights = 'random'"
     if recipe.unfreeze and (recipe.train or recipe.freeze or not recipe.epochs):
         yield "unfreeze goes down stage by stage, so train and freeze must be empty and epochs above 0"
+    if recipe.unfreeze and recipe.augment != "none":
+        yield "augment changes pictures and unfreeze trains from what is cached of them, so unfreeze must be 0"
     if recipe.lora and (recipe.train or recipe.freeze or recipe.unfreeze):
         yield "lora trains the adapters and the head, so train and freeze must be empty and unfreeze 0"
     if recipe.lora_targets and not recipe.lora:
