@@ -9,6 +9,7 @@ activation, or tokens), F what the last layer reads.
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -20,7 +21,6 @@ from torch.nn.utils.rnn import pack_padded_sequence
 # Layers before the linear one, and how wide they are where a recipe does not say.
 KINDS = {"linear": 0, "mlp": 256, "conv": 64, "lstm": 128, "attention": 0}
 NEED_PLACES = ("conv", "lstm", "attention")
-WITH_PLACES = ("NCHW", "NHWC", "NLC", "ragged")  # layouts of activations
 
 
 class LinearHead(nn.Module):
@@ -186,6 +186,23 @@ class TokenFilters(nn.Module):
         beyond = places[..., 0].isnan()[:, None]
         answers = self.filters(places.nan_to_num(0.0).transpose(1, 2)).relu()  # (N, F, L)
         return answers.masked_fill(beyond, 0.0).amax(2)
+
+
+def has_places(shape: tuple[int, ...], layout: str) -> bool:
+    """Whether an activation holds several places; what is pooled but not yet flattened holds one.
+
+    Args:
+        shape: of one example's activation.
+        layout: what its axes are; a free length is several places, whatever the traced example has.
+
+    Example:
+        >>> has_places((7, 32), "ragged"), has_places((1, 32), "NLC"), has_places((64, 1, 1), "NCHW")
+        (True, False, False)
+    """
+    if layout == "ragged":
+        return len(shape) > 1
+    places = {"NCHW": shape[1:], "NHWC": shape[:-1], "NLC": shape[:-1]}
+    return math.prod(places.get(layout, ())) > 1
 
 
 def parse_layers(text: object) -> tuple[str, int] | None:

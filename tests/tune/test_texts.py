@@ -8,13 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from regraft.cache import Tap, frozen_pass
 from regraft.cut import trace_source
 from regraft.data import load_rows, read, transform_for
 from regraft.errors import RecipeError
 from regraft.head import make_head
+from regraft.source import make_source
 from regraft.testing import tiny_text_source, tiny_texts
+from regraft.testing.texts import TinyTextNet
 from regraft.tune import (
     RECIPES,
     ArrayRows,
@@ -37,6 +40,35 @@ def texts() -> SimpleNamespace:
     source = tiny_text_source()
     data = read(tiny_texts(20), test_fraction=0.0)
     return SimpleNamespace(source=source, traced=trace_source(source), data=data)
+
+
+class Mean(nn.Module):
+    """As a product of matrices, which gives one row for each text, (B, 1, D), before it is flattened."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        weights = (mask / mask.sum(1, keepdim=True)).to(x.dtype)
+        return (weights.unsqueeze(1) @ x).squeeze(1)
+
+
+class Pooled(TinyTextNet):
+    """Pooled as the encoders of transformers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = Mean()
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        x = self.table(ids)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.pool(x, mask)
+
+
+@pytest.fixture(scope="module")
+def pooled(texts) -> SimpleNamespace:
+    torch.manual_seed(0)
+    source = make_source("test:pooled", "python:none:none", {}, Pooled(), texts.source.input)
+    return SimpleNamespace(source=source, traced=trace_source(source), data=texts.data)
 
 
 def ready(texts: SimpleNamespace, recipe: Recipe):
@@ -70,16 +102,33 @@ def test_the_trained_part_grafts_into_the_whole_network(texts, cut) -> None:
     torch.testing.assert_close(whole(torch.from_numpy(ids)), network(values))
 
 
-@pytest.mark.parametrize("layers", ["lstm:8", "conv:8", "attention", "mlp:8"])
-def test_heads_read_every_token_and_no_padding(texts, layers) -> None:
+@pytest.mark.parametrize("layers", ["lstm:8", "conv:8", "attention"])
+@pytest.mark.parametrize(("encoder", "top"), [("texts", "mul"), ("pooled", "blocks.1")])
+def test_heads_read_every_token_and_no_padding(encoder, top, layers, request) -> None:
+    texts = request.getfixturevalue(encoder)
     plan, network = ready(texts, QUICK.with_(cut="output", head_layers=layers))
     part = texts.data.split("train")
-    rows = frozen_rows(texts, plan.taps[0], part)
+    ids, rows = load_rows(part, transform_for(texts.source.input)), frozen_rows(texts, plan.taps[0], part)
+    assert plan.taps == (Tap(top),) and rows.shape[:2] == ids.shape
+    assert ((ids >= 0) == ~np.isnan(rows[..., 0])).all()
     history = train(plan, network, ArrayRows(rows, part.labels), None, seed=0)
     assert history.rows[-1].train_loss < history.rows[1].train_loss
-    if rows.ndim == 3:
-        longer = np.concatenate([rows, np.full_like(rows[:, :5], np.nan)], axis=1)
-        torch.testing.assert_close(network(torch.from_numpy(longer)), network(torch.from_numpy(rows)))
+    longer = np.concatenate([rows, np.full_like(rows[:, :5], np.nan)], axis=1)
+    torch.testing.assert_close(network(torch.from_numpy(longer)), network(torch.from_numpy(rows)))
+
+
+def test_heads_that_need_no_places_learn_from_the_mean(texts) -> None:
+    plan, network = ready(texts, QUICK.with_(cut="output", head_layers="mlp:8"))
+    part = texts.data.split("train")
+    history = train(plan, network, ArrayRows(frozen_rows(texts, plan.taps[0], part), part.labels), None, seed=0)
+    assert history.rows[-1].train_loss < history.rows[1].train_loss
+
+
+def test_one_pooled_row_is_no_token(pooled) -> None:
+    shapes = {cut.name: (cut.shape, cut.layout) for cut in pooled.traced.cuts}
+    assert shapes["pool#matmul"] == ((1, 24), "NLC")  # what this is about
+    with pytest.raises(RecipeError, match=r"places.*taps='blocks\.1'"):
+        ready(pooled, QUICK.with_(head_layers="attention", taps="pool#matmul"))
 
 
 def frozen_rows(texts: SimpleNamespace, tap: Tap, part) -> np.ndarray:

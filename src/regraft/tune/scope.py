@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from regraft.cache import Tap
 from regraft.cut import Cut, Traced, around, between, linear_layers, statistics
 from regraft.errors import RecipeError
-from regraft.head import NEED_PLACES, WITH_PLACES, make_head, parse_layers
+from regraft.head import NEED_PLACES, has_places, make_head, parse_layers
 from regraft.probe import ProbeResult
 from regraft.tune.edit import edited
 from regraft.tune.lora import adapters, require_peft
@@ -124,9 +124,9 @@ def choose_taps(recipe: Recipe, traced: Traced, probe: ProbeResult | None) -> tu
     if recipe.taps in ("auto", "feature"):
         return _own_taps(recipe, traced, probe, kind)
     taps = tuple(_parse_tap(text.strip(), traced, whole=kind in NEED_PLACES) for text in recipe.taps.split("+"))
-    whole = [tap for tap in taps if not tap.grid and len(traced.cut(tap.cut).shape) > 1]
+    whole = [tap for tap in taps if not tap.grid and _has_places(traced.cut(tap.cut))]
     if kind in NEED_PLACES and (len(taps) > 1 or not whole):
-        places = [cut.name for cut in traced.stages if len(cut.shape) > 1]
+        places = [cut.name for cut in traced.stages if _has_places(cut)]
         raise RecipeError(
             f"head_layers = {recipe.head_layers!r} reads the places of one whole activation, but taps = "
             f"{recipe.taps!r}. Name one without a grid: recipe.with_(taps={places[-1] if places else 'auto'!r})."
@@ -165,14 +165,17 @@ def _own_taps(recipe: Recipe, traced: Traced, probe: ProbeResult | None, kind: s
 
 
 def _highest_with_places(recipe: Recipe, traced: Traced, top: Cut) -> Cut:
-    found = [cut for cut in traced.cuts[1:] if cut.index <= top.index and cut.layout in WITH_PLACES]
-    found = [cut for cut in found if cut.shape[-1] > 1]  # pooled, but not yet flattened
+    found = [cut for cut in traced.cuts[1:] if cut.index <= top.index and _has_places(cut)]
     if not found:
         raise RecipeError(
             f"head_layers = {recipe.head_layers!r} needs places (pixels or tokens), and no activation of "
             f"{traced.model} has any. Use layers that need none: recipe.with_(head_layers='mlp:256')."
         )
     return found[-1]
+
+
+def _has_places(cut: Cut) -> bool:
+    return has_places(cut.shape, cut.layout)
 
 
 def _parse_tap(text: str, traced: Traced, *, whole: bool) -> Tap:
