@@ -52,7 +52,7 @@ from regraft.search import (
 )
 from regraft.search.study import STUDY
 from regraft.source import Source
-from regraft.tune import Recipe, check_cuts
+from regraft.tune import Recipe, check_cuts, check_views
 
 SELF_TEST = 8  # examples kept in the bundle
 # Of a time limit, how much is for finding what to deliver; quick controls then take as long again.
@@ -127,10 +127,12 @@ def _suited(data: Dataset, source: Source, recipe: Recipe | None, work: Means) -
     Raises:
         SourceError: the data are of another kind than it takes.
         CutError: the recipe names a cut that it has not.
+        RecipeError: the recipe asks for views of texts.
     """
     traced = traced_source(source, work.root)
     if recipe is not None:
         check_cuts(recipe, traced)
+        check_views(recipe, source)
     fitness = check(data, source, traced, work)
     if fitness.verdict == "refuses":
         raise SourceError(fitness.reasons[0])

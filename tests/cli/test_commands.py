@@ -56,6 +56,18 @@ def test_inspect_knows_a_text_file_of_word_vectors(run, tmp_path):
     assert json.loads(run("inspect", vectors, "--json").out)["cuts"][-1]["shape"] == [3]
 
 
+@pytest.mark.parametrize("setting", ["views=3", "average_views=3"])
+def test_views_of_texts_are_refused_before_any_work(run, tmp_path, setting):
+    table, vectors = tmp_path / "t.csv", tmp_path / "glove.txt"
+    table.write_text("text,label\n" + "".join(f"word{i % 5} word{i % 2},{i % 2}\n" for i in range(40)))
+    vectors.write_text("".join(f"word{i} {i}.5 0.25 -1.0\n" for i in range(5)))
+    chosen = (table, "--source", vectors, "--recipe", "probe", "--set", setting)
+    for words in (("plan", *chosen), ("fit", *chosen, "--out", tmp_path / "run")):
+        answer = run(*words, "--cache", tmp_path / "cache")
+        assert answer.status == 2 and answer.err.rstrip().endswith(f"--set {setting[:-1]}0."), answer.err
+        assert not [*(tmp_path / "cache").rglob("*.npy")] and not (tmp_path / "run").exists()
+
+
 def test_inspect_looks_at_the_kind_of_examples_that_is_named(run, tmp_path):
     for i in range(4):
         folder = tmp_path / "mixed" / f"class{i % 2}"

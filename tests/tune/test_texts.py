@@ -145,7 +145,23 @@ def test_a_head_on_tokens_needs_no_shape() -> None:
     assert head(torch.ones(2, 7, 5)).shape == head(torch.ones(2, 90, 5)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("changes", [{"mixup": 0.2}, {"noise": 0.1}, {"augment": "flip-crop"}])
+@pytest.mark.parametrize("changes", [{"mixup": 0.2}, {"noise": 0.1}])
 def test_token_ids_are_not_mixed_like_numbers(texts, changes) -> None:
     with pytest.raises(RecipeError, match=r"token ids.*recipe\.with_"):
         ready(texts, QUICK.with_(cut="input", **changes))
+
+
+@pytest.mark.parametrize("cut", ["auto", "input", "output"])
+@pytest.mark.parametrize(
+    ("changes", "works"),
+    [
+        ({"views": 3}, "views=0"),
+        ({"average_views": 3}, "average_views=0"),
+        ({"views": 2, "average_views": "auto"}, "views=0, average_views=0"),
+        ({"augment": "flip-crop"}, "augment='none'"),
+    ],
+)
+def test_texts_have_no_other_versions(texts, cut, changes, works) -> None:
+    with pytest.raises(RecipeError, match=rf"reads texts.*recipe\.with_\({works}\)\.$"):
+        ready(texts, QUICK.with_(cut=cut, **changes))
+    ready(texts, QUICK.with_(cut=cut, views=1, average_views=1))  # which look at the plain text alone

@@ -12,7 +12,7 @@ from regraft.data import Dataset
 from regraft.job import Job, examples, means, sources
 from regraft.search import Means, Tally, look_at, plan_of, traced_source
 from regraft.source import Source
-from regraft.tune import Plan, Recipe, check_cuts
+from regraft.tune import Plan, Recipe, check_cuts, check_views
 
 
 @click.command()
@@ -45,6 +45,7 @@ def _plan(data: Dataset, source: Source, recipe: Recipe | None, work: Means) -> 
     traced = traced_source(source, work.root)
     if recipe is not None:
         check_cuts(recipe, traced)
+        check_views(recipe, source)
     prospect = look_at(data, source, work, traced)
     return plan_of(prospect, recipe, len(data.classes)), prospect.features.tally
 

@@ -13,7 +13,7 @@ from regraft.tune.network import Network, feature_width, full_network, network_a
 from regraft.tune.plan import Plan, PlanRow, plan_whole, tap_name
 from regraft.tune.recipe import Recipe
 from regraft.tune.recipes import RECIPES
-from regraft.tune.resolve import resolve
+from regraft.tune.resolve import check_views, resolve
 from regraft.tune.rows import ArrayRows, CacheRows, LiveRows, Rows, ViewRows, batches, row_lengths
 from regraft.tune.rules import MOST_VIEWS
 from regraft.tune.scope import check_cuts, choose_taps, places_below
@@ -36,6 +36,7 @@ __all__ = [
     "ViewRows",
     "batches",
     "check_cuts",
+    "check_views",
     "choose_taps",
     "epochs_between_evaluations",
     "feature_width",

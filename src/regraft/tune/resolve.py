@@ -59,7 +59,7 @@ def resolve(
         A plan whose rows name every parameter and buffer of the source and of the head exactly once.
 
     Raises:
-        RecipeError: a pattern matches nothing, or a tap lies below the cut.
+        RecipeError: a pattern matches nothing, a tap lies below the cut, or texts are to have views.
         CutError: no such cut, or no such block.
 
     Example:
@@ -95,6 +95,7 @@ def planned(
         RecipeError: the rows or the task do not allow what the recipe does with them.
     """
     recipe = scope.recipe
+    check_views(recipe, source)
     _check_rows(scope, source)
     _check_task(recipe, task)
     epochs, updates = epochs_and_updates(recipe, n_train)
@@ -135,6 +136,23 @@ def refuse_idle(scope: Scope) -> None:
         )
 
 
+def check_views(recipe: Recipe, source: Source) -> None:
+    """Look whether a source's examples have the other versions that a recipe asks for, which needs no features.
+
+    Raises:
+        RecipeError: they are texts, of which there is the plain version alone.
+    """
+    plain = {"views": 0, "average_views": 0, "augment": "none"}
+    asked = [name for name in plain if getattr(recipe, name) not in (0, 1, "none")]
+    if asked and source.input.ragged:
+        told = " and ".join(f"{name} = {getattr(recipe, name)!r}" for name in asked)
+        instead = ", ".join(f"{name}={plain[name]!r}" for name in asked)
+        raise RecipeError(
+            f"recipe {recipe.name!r} says {told}, and {source.uri} reads texts, of which there is no version but the "
+            f"plain one: pictures and recordings have others. Leave it out: recipe.with_({instead})."
+        )
+
+
 def _check_rows(scope: Scope, source: Source) -> None:
     """Token ids are names: their mean or their neighbour is another word. Activations have no edges to crop."""
     recipe = scope.recipe
@@ -144,7 +162,7 @@ def _check_rows(scope: Scope, source: Source) -> None:
             f"what is cached at {scope.cut!r}. Cache several versions of each: recipe.with_(augment='none', views=4); "
             "or train from the pictures: recipe.with_(cut='input')."
         )
-    changing = [name for name in ("mixup", "noise", "augment") if getattr(recipe, name) not in (0.0, "none")]
+    changing = [name for name in ("mixup", "noise") if getattr(recipe, name)]
     if changing and source.input.modality == "text" and scope.cut == "input":
         raise RecipeError(
             f"recipe {recipe.name!r} changes rows ({', '.join(changing)}), and the rows of {source.uri} are token ids, "
