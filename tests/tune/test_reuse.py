@@ -115,6 +115,27 @@ def test_a_fresh_head_that_does_not_train_is_refused(tiny) -> None:
         plan_for(tiny, train="block3")
 
 
+@pytest.mark.parametrize(
+    ("changes", "works"),
+    [
+        ({"freeze": "."}, {"epochs": 0}),
+        ({"freeze": ".", "cut": "input", "batch_norm": "train"}, {"freeze": ""}),
+        ({"freeze": ".", "cut": "input", "batch_norm": "reestimate"}, {"epochs": 0}),
+        ({"freeze": "^head", "cut": "output"}, {"epochs": 0}),
+        ({"train": "block3", "freeze": "block3"}, {"cut": "auto", "freeze": ""}),
+        ({"train": "block3", "cut": "output"}, {"cut": "auto", "freeze": ""}),
+        ({"train": "block3", "epochs": 0}, {"epochs": 20}),
+    ],
+)
+def test_epochs_in_which_nothing_trains_are_refused(tiny, changes: dict, works: dict) -> None:
+    changes = {"head": "probe", **changes}
+    with pytest.raises(RecipeError) as refused:
+        plan_for(tiny, **changes)
+    advice = ", ".join(f"{name}={value!r}" for name, value in works.items())
+    assert f"recipe.with_({advice})" in str(refused.value)
+    plan_for(tiny, **(changes | works))
+
+
 def test_a_body_may_train_below_the_head_of_a_source_with_the_same_name() -> None:
     """Transformers call their classifier "head"; the new head is another one."""
 

@@ -101,9 +101,9 @@ def scope_of(recipe: Recipe, traced: Traced, n_classes: int, probe: ProbeResult 
     trained = set(added) or {name for name in above & parameters if wanted is None or name in wanted}
     trained = trained if recipe.epochs else set()
     head_trained = frozenset(name for name in heads if wanted is None or name in wanted)
-    _check_trained(recipe, trained | head_trained, cut)
     _check_fresh(recipe, trained, fresh & parameters, whole_head=head_trained == heads)
     moving, measured = _moving(recipe, traced, above, trained, fresh)
+    _check_trained(recipe, trained | head_trained | moving, cut)
     kept = _names(traced, "input", [*taps, Tap("output")]) if recipe.keep_source_head else reached
     changing = frozenset(trained | moving)
     new = frozenset(fresh | added.keys())
@@ -375,11 +375,23 @@ def _adapters(
 
 
 def _check_trained(recipe: Recipe, trained: Collection[str], cut: str) -> None:
-    if recipe.train and not trained:
+    """Epochs are for something that changes in them, and patterns of what trains for epochs."""
+    if trained or not (recipe.train or recipe.epochs):
+        return
+    if not recipe.epochs:
+        raise RecipeError(
+            f"train = {recipe.train!r} says what is trained, and epochs = 0 trains nothing. Ask for some: "
+            "recipe.with_(epochs=20), or train nothing: recipe.with_(train='')."
+        )
+    if recipe.train:
         raise RecipeError(
             f"train = {recipe.train!r} matches only what freeze = {recipe.freeze!r} freezes, or what lies below the "
             f"cut {cut!r}. Let the cut be found: recipe.with_(cut='auto', freeze='')."
         )
+    raise RecipeError(
+        f"freeze = {recipe.freeze!r} leaves nothing above the cut {cut!r} to train, and epochs = {recipe.epochs}. "
+        "Deliver the probe's head as it is: recipe.with_(epochs=0), or let the head train: recipe.with_(freeze='')."
+    )
 
 
 def _check_fresh(recipe: Recipe, trained: set[str], fresh: set[str], *, whole_head: bool) -> None:
