@@ -80,7 +80,10 @@ def test_a_command_line_overrules_any_field() -> None:
         ({"head_layers": "mpl:3"}, "one of linear, mlp"),
         ({"interpolate": 2}, r"share in \[0, 1\]"),
         ({"lr": float("inf")}, "lr = inf"),
-        ({"weights": "random", "restore": "layer1"}, "need the source's values"),
+        ({"weights": "random", "restore": "layer1"}, "need the source's values, so weights must be 'pretrained'"),
+        ({"weights": "random", "l2_sp": 0.1}, "need the source's values"),
+        ({"weights": "random", "interpolate": 0.5}, "need the source's values"),
+        ({"weights": "random", "interpolate": "auto"}, "need the source's values"),
         ({"drop_above": "layer3", "taps": "feature"}, "taps must be 'auto'"),
     ],
 )

@@ -133,8 +133,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "epochs = 0 trains nothing, and a fresh head knows nothing: head must be 'probe', or epochs above 0"
     if recipe.head == "probe" and recipe.replace:
         yield "replace changes what a probe's head was fitted on, so head must be 'fresh'"
-    if recipe.weights == "random" and (recipe.restore or recipe.l2_sp):
-        yield "restore and l2_sp need the source's values, but weights = 'random'"
+    if recipe.weights == "random" and (recipe.restore or recipe.l2_sp or recipe.interpolate):
+        yield "restore, l2_sp and interpolate need the source's values, so weights must be 'pretrained'"
     if recipe.unfreeze and (recipe.train or recipe.freeze or not recipe.epochs):
         yield "unfreeze goes down stage by stage, so train and freeze must be empty and epochs above 0"
     if recipe.unfreeze and recipe.augment != "none":
