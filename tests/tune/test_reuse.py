@@ -296,8 +296,28 @@ def test_statistics_are_measured_once_and_then_kept(tiny) -> None:
     first = tiny.source.model.stem.conv((x - mean) / std)
     torch.testing.assert_close(network.state_dict()["body.stem.bn.running_mean"], first.mean((0, 2, 3)))
     torch.testing.assert_close(network.state_dict()["body.stem.bn.running_var"], first.var((0, 2, 3)))
-    with pytest.raises(RecipeError, match="there are none"):
-        plan_for(tiny, train="^head", batch_norm="reestimate")
+
+
+@pytest.mark.parametrize("changes", [{"train": "^head"}, {"cut": "block3"}])
+def test_without_batch_norms_above_the_cut_a_lower_one_is_named(tiny, changes: dict) -> None:
+    with pytest.raises(RecipeError, match=r"above the cut.*recipe\.with_\(cut='input'\)"):
+        plan_for(tiny, batch_norm="reestimate", **changes)
+    assert plan_for(tiny, batch_norm="reestimate", **(changes | {"cut": "input"})).n_params("trained")
+
+
+@pytest.mark.parametrize("changes", [{}, {"cut": "input"}, {"train": "^head"}])
+def test_without_any_batch_norm_none_is_measured(changes: dict) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2))
+    source = make_source("test:mlp", "python:none:none", {}, model, InputSpec(size=(3, 2, 2)))
+    traced, recipe = trace(model, torch.zeros(2, 3, 2, 2)), SHORT.with_(batch_norm="reestimate", **changes)
+    with pytest.raises(RecipeError, match=r"has none below the head.*recipe\.with_\(batch_norm='frozen'\)"):
+        resolve(recipe, source, traced, 2, n_train=8)
+    assert resolve(recipe.with_(batch_norm="frozen"), source, traced, 2, n_train=8).updates
+
+
+def test_batch_norms_that_all_start_anew_are_not_measured(tiny) -> None:
+    with pytest.raises(RecipeError, match=r"recipe\.with_\(batch_norm='frozen'\)"):
+        plan_for(tiny, restore=r"\.conv\.", batch_norm="reestimate", cut="input")
 
 
 def test_a_plan_starts_from_the_best_single_probe(tiny) -> None:

@@ -130,10 +130,20 @@ def refuse_idle(scope: Scope) -> None:
     for pattern in scope.recipe.rates:
         required("rates", pattern, trained, elsewhere=scope.parameters - trained, why="are not trained")
     if scope.recipe.batch_norm == "reestimate" and not scope.measured:
-        raise RecipeError(
+        raise RecipeError(_nothing_to_measure(scope))
+
+
+def _nothing_to_measure(scope: Scope) -> str:
+    """Statistics to be measured must lie above the cut; those that start anew follow the batches anyway."""
+    if (scope.delivered - scope.fresh) & statistics(scope.traced.graph).keys():
+        return (
             "batch_norm = 'reestimate' measures the batch norms above the cut, and there are none. "
             "Cut lower: recipe.with_(cut='input')."
         )
+    return (
+        f"batch_norm = 'reestimate' measures batch norms that keep the source's statistics, and {scope.traced.model} "
+        "has none below the head. Leave it out: recipe.with_(batch_norm='frozen')."
+    )
 
 
 def check_views(recipe: Recipe, source: Source) -> None:
