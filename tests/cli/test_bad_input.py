@@ -162,6 +162,8 @@ def test_pretraining_that_is_refused_leaves_no_folder(run, tmp_path):
         "--set restore=block1 --set cut=block2",
         "--set head=fresh --set head_layers=lstm:8 --set taps=block2@2",
         "--set train=block2 --set freeze=block2",
+        "--set freeze=.",
+        "--set batch_norm=reestimate --set train=^head",
     ],
 )
 def test_following_what_messages_end_with_comes_to_a_plan(words, run, pictures, weights):

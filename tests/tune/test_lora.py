@@ -202,6 +202,19 @@ def test_what_the_refusal_names_works(vit) -> None:
     assert plan_for(vit, cut="auto", lora_targets="blocks.2.mlp.fc2").n_params("trained") > 0
 
 
+@pytest.mark.parametrize("works", [{"lora": 0, "lora_targets": ""}, {"restore": "", "replace": {}}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"restore": "blocks.[01]"}, {"restore": "qkv", "lora_targets": "qkv"}, {"replace": {"norm": "linear:8"}}],
+)
+def test_adapters_do_not_train_what_starts_anew(vit, changes: dict, works: dict) -> None:
+    with pytest.raises(RecipeError, match="would stay random") as refused:
+        plan_for(vit, **changes)
+    advice = ", ".join(f"{name}={value!r}" for name, value in works.items())
+    assert f"recipe.with_({advice})" in str(refused.value)
+    assert plan_for(vit, **(changes | works)).n_params("trained")
+
+
 @pytest.mark.parametrize(
     "changes", [{"train": "head"}, {"unfreeze": 2}, {"lora": 0, "lora_targets": "qkv"}, {"lora": -1}]
 )

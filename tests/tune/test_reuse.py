@@ -185,8 +185,10 @@ def test_fresh_layers_lie_above_the_cut_and_their_batch_norms_learn(tiny) -> Non
     plan, network, before, _ = run(tiny, restore="stem", cut="auto")
     assert plan.cut == "stem"
     assert {"body.block1.bn.running_mean", "body.block3.bn.running_var"} <= changed(network, before)
-    with pytest.raises(RecipeError, match="would stay random"):
-        plan_for(tiny, restore="stem", cut="block2")
+    for stuck in ({"cut": "block2"}, {"freeze": "block3"}):
+        with pytest.raises(RecipeError, match=r"would stay random.*with_\(cut='auto', train='', freeze=''\)"):
+            plan_for(tiny, restore="stem", **stuck)
+    assert plan_for(tiny, restore="stem", cut="auto", train="", freeze="").cut == "stem"
 
 
 def test_layers_above_a_cut_are_dropped_and_the_head_reads_there(tiny) -> None:

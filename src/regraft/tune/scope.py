@@ -402,10 +402,16 @@ def _check_fresh(recipe: Recipe, trained: set[str], fresh: set[str], *, whole_he
             "layers give. Start it from zero: recipe.with_(head='fresh')."
         )
     stuck = sorted(fresh - trained)
+    if stuck and recipe.lora:
+        raise RecipeError(
+            f"lora trains its adapters and the head alone, so that what starts anew would stay random: "
+            f"{', '.join(stuck[:3])}. Train the layers themselves: recipe.with_(lora=0, lora_targets=''), or keep the "
+            "source's: recipe.with_(restore='', replace={})."
+        )
     if stuck:
         raise RecipeError(
             f"these tensors start anew but would not be trained, so that they would stay random: "
-            f"{', '.join(stuck[:3])}. Train them: recipe.with_(cut='auto', train=''), or restore them."
+            f"{', '.join(stuck[:3])}. Train them: recipe.with_(cut='auto', train='', freeze=''), or restore them."
         )
     if recipe.epochs and recipe.head == "fresh" and not whole_head:
         raise RecipeError(
