@@ -72,10 +72,18 @@ def closest(name: str, options: Iterable[str], n: int = 3) -> str:
         >>> closest("resnt18", ["resnet18", "vgg11"])
         " Did you mean 'resnet18'?"
     """
-    near = difflib.get_close_matches(name, list(options), n=n, cutoff=0.5)
-    if not near:
-        return ""
-    return " Did you mean " + " or ".join(repr(option) for option in near) + "?"
+    return did_you_mean(difflib.get_close_matches(name, list(options), n=n, cutoff=0.5))
+
+
+def did_you_mean(near: Iterable[str]) -> str:
+    """Some names as a question to end a message with; empty if there are none.
+
+    Example:
+        >>> did_you_mean(["conv1", "conv2"])
+        " Did you mean 'conv1' or 'conv2'?"
+    """
+    named = " or ".join(map(repr, near))
+    return f" Did you mean {named}?" if named else ""
 
 
 def first_line(error: Exception) -> str:

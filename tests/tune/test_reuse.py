@@ -98,6 +98,27 @@ def test_a_pattern_that_matches_nothing_shows_the_nearest(tiny, field: str) -> N
         plan_for(tiny, **{field: "blok3"})
 
 
+@pytest.mark.parametrize(
+    ("pattern", "near"),
+    [
+        ("blok", "'block3' or 'block2' or 'block1'"),
+        ("^blok[12]", "'block2' or 'block1' or 'block3'"),
+        ("convv|bnn", "'conv' or 'bn'"),
+        (r"block\d+\.conf", "'block3.conv' or 'block2.conv' or 'block1.conv'"),
+        (r"(blok3|stam)\.", "'block3' or 'block2' or 'block1'"),
+        (r".*wieght$", "'weight'"),
+    ],
+)
+def test_the_nearest_are_found_whatever_is_special_in_a_pattern(tiny, pattern: str, near: str) -> None:
+    with pytest.raises(RecipeError, match=rf"Did you mean {near}\?"):
+        plan_for(tiny, train=pattern)
+
+
+def test_where_nothing_is_near_some_names_are_shown(tiny) -> None:
+    with pytest.raises(RecipeError, match=r"matches no tensor\. Names are such as block1\.bn\.weight, "):
+        plan_for(tiny, train="hidden[123]")
+
+
 def test_a_rate_for_what_is_frozen_is_refused(tiny) -> None:
     with pytest.raises(RecipeError, match=r"are not trained: stem\.bn\.bias"):
         plan_for(tiny, cut="block2", rates={"stem": 1e-3})

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from itertools import chain
 
-from regraft.errors import RecipeError, closest
+from regraft.errors import RecipeError, did_you_mean
+
+MOST_NEAR = 3  # names that a message shows
 
 
 def matching(pattern: str, names: Iterable[str]) -> set[str]:
@@ -40,7 +44,7 @@ def required(field: str, pattern: str, names: Collection[str], *, elsewhere: Ite
             f"{field} = {pattern!r} matches only tensors that {why}: {', '.join(lost[:3])}. "
             f"Match others, for example {field} = {_module(min(names))!r}."
         )
-    near = closest(pattern, [*_modules(names), *names]) or f" Names are such as {', '.join(_some(names))}."
+    near = did_you_mean(nearest(pattern, names)) or f" Names are such as {', '.join(_some(names))}."
     raise RecipeError(f"{field} = {pattern!r} matches no tensor.{near} `regraft inspect SOURCE` lists the layers.")
 
 
@@ -48,10 +52,25 @@ def _module(name: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def _modules(names: Iterable[str]) -> list[str]:
-    """The modules around some tensors, the outermost first."""
-    parts = [name.split(".") for name in names]
-    return sorted({".".join(path[:i]) for path in parts for i in range(1, len(path))}, key=lambda m: (m.count("."), m))
+def nearest(pattern: str, names: Iterable[str]) -> list[str]:
+    """Parts of names that resemble a regular expression, one word of it after the other; none if none does.
+
+    Each alternative is a word, without what is special in it. As a pattern is looked for anywhere in a name, so is the
+    word: it is compared with all runs of as many parts between dots as it has.
+
+    Example:
+        >>> nearest("^hiden[12]|atn", ["enc.hidden1.weight", "enc.hidden2.weight", "enc.attn.weight"])
+        ['hidden2', 'hidden1', 'attn']
+    """
+    words = [word.strip(".") for word in re.sub(r"\\[a-zA-Z]|[^\w.|]", "", pattern).split("|")]
+    paths = [name.split(".") for name in names]
+    near = [get_close_matches(word, _runs(paths, word.count(".") + 1), n=MOST_NEAR) for word in words]
+    return list(dict.fromkeys(chain(*near)))[:MOST_NEAR]
+
+
+def _runs(paths: Iterable[list[str]], length: int) -> set[str]:
+    """All stretches of so many parts, as they stand in names."""
+    return {".".join(path[i : i + length]) for path in paths for i in range(len(path) - length + 1)}
 
 
 def _some(names: Iterable[str]) -> list[str]:
