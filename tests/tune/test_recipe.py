@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from regraft.errors import RecipeError
 from regraft.tune import RECIPES, Recipe
 
 
-@pytest.mark.parametrize("name", ["probe", "finetune", "scratch", "naive"])
+@pytest.mark.parametrize("name", list(RECIPES))
 def test_a_recipe_survives_its_toml_file(name: str) -> None:
     assert Recipe.from_toml(RECIPES[name].to_toml()) == RECIPES[name]
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_every_named_recipe_is_in_the_table_of_the_guide(name: str) -> None:
+    guide = (Path(__file__).parents[2] / "docs/tune.md").read_text(encoding="utf-8")
+    assert RECIPES[name].name == name and f"\n| `{name}` |" in guide
 
 
 def test_a_file_names_its_recipe(tmp_path) -> None:
