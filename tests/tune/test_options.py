@@ -109,6 +109,15 @@ def test_mixed_rows_and_labels_have_one_weight() -> None:
     assert 0 < float(y.diagonal().min()) < 1
 
 
+def test_mixed_texts_are_as_long_as_the_shorter_of_the_two() -> None:
+    lengths = torch.tensor([2, 4, 6, 3, 5])
+    tokens = torch.ones(5, 6, 3).masked_fill(torch.arange(6)[:, None] >= lengths[:, None, None], torch.nan)
+    torch.manual_seed(3)
+    x, y = mixed(tokens, torch.eye(5), 0.5)
+    shorter = torch.stack([lengths[row > 0].min() for row in y])  # of each text and the one that it is mixed with
+    assert (shorter < lengths).any() and torch.equal((~x[..., 0].isnan()).sum(1), shorter)
+
+
 def test_noise_is_measured_in_each_channels_own_spread() -> None:
     rows = torch.randn(400, 2, 5, 5) * torch.tensor([1.0, 100.0]).view(1, 2, 1, 1)
     spread = (noisy(rows, 0.3) - rows).std((0, 2, 3))
