@@ -229,10 +229,13 @@ def _joined(histories: Sequence[History]) -> History:
         return histories[0]
     rows: list[HistoryRow] = []
     start = kept = HistoryRow(0, 0, 0.0, None, None, None)
+    diverged = 0
     for history in histories:
+        if history.diverged and not diverged:
+            diverged = start.epoch + history.diverged
         rows += [_later(row, start) for row in history.rows]
         start, kept = rows[-1], _later(history.kept, start)
-    return History(tuple(rows), kept.epoch, kept, histories[-1].made_of)
+    return History(tuple(rows), kept.epoch, kept, histories[-1].made_of, diverged)
 
 
 def _later(row: HistoryRow, start: HistoryRow) -> HistoryRow:
