@@ -14,8 +14,12 @@ from common import DATA, REGRAFT, scratch_folder, store, timed
 
 IMAGENET = str(DATA / "weights" / "mobilenetv2_100_imagenet")
 SIGNS = [str(DATA / "datasets" / "sign_digits"), "--source", IMAGENET, "--per-class"]
+DIGITS = ["digits", "--per-class", "5"]
+VIEWS = ["--set", "views=8", "--set", "average_views=8"]
 RUNS = {
-    "digits, 5 of each class, embedded source": (["digits", "--per-class", "5"], (15, 30)),
+    "digits, 5 of each class, embedded source": (DIGITS, (15, 30)),
+    "the same, recipe gradual": ([*DIGITS, "--recipe", "gradual"], (20,)),
+    "the same, recipe finetune with eight views, averaged": ([*DIGITS, "--recipe", "finetune", *VIEWS], (20,)),
     "sign_digits, 10 of each class, MobileNetV2": ([*SIGNS, "10"], (30, 60, 120)),
     "sign_digits, 50 of each class, MobileNetV2": ([*SIGNS, "50"], (60, 120)),
 }

@@ -74,7 +74,6 @@ def steps(
         >>> [(plan.cut, plan.n_epochs) for plan in plans]
         [('block2', 3), ('stem', 2), ('input', 2)]
     """
-
     if not recipe.unfreeze:
         plan = resolve(
             recipe, source, traced, n_classes, probe=probe, n_train=n_train, n_val=n_val, task=task, length=length
