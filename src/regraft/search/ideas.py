@@ -172,13 +172,14 @@ def _seconds_an_example(prospect: Prospect, plan: Plan) -> float:
 
 
 def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[Idea]:
+    with_views = has_views(prospect) and not _long(prospect)
     for cut in _cuts(prospect, _lowest(prospect, probe)):
         name = f"{describe_probe(probe)}, trained above {cut}"
         recipe = RECIPES["finetune"].with_(name=f"{name} at {_RATE:g}", cut=cut, lr=_RATE)
         (plan,) = plans_for(recipe, prospect, n_classes, probe)
         idea = Idea(recipe.name, recipe, probe, plan, _fixed(prospect, plan))
         yield idea
-        if has_views(prospect) and not _long(prospect):
+        if with_views:
             # Predictions look at the plain view alone: further ones would be passes over the validation split too.
             learnt = recipe.with_(name=f"{recipe.name}, learnt from {VIEWS} views", views=VIEWS)
             yield _with_passes(idea, learnt, prospect, "train")
