@@ -249,7 +249,7 @@ def test_training_examples_are_left_out_where_no_time_is_left_for_them(
 ) -> None:
     n_val = len(prospect.features.labels("val"))
     monkeypatch.setattr(decide_module, "seconds_held_out", lambda trial: 1e6)
-    decision = search(prospect, means, tmp_path, limit=30.0)
+    decision = search(prospect, means, tmp_path, limit=600.0)
     assert len(decision.trials) > 1 and f"over the probe on {n_val} examples" in decision.why[-1]
 
 
