@@ -230,6 +230,14 @@ def test_a_poor_probe_with_plenty_of_examples_has_its_head_replaced(
     assert validate.sure_gain(trained, probe, means).n > len(prospect.features.labels("val"))  # held out too
 
 
+def test_a_training_that_diverges_is_told_with_what_helps(prospect: Prospect, means: Means, tmp_path: Path) -> None:
+    wild = RECIPES["finetune"].with_(lr=1e30, head_lr=1e30, clip=0.0, optimizer="sgd", keep="last")
+    clock = Clock(time.monotonic())
+    decision = decide(prospect, wild, 3, means, folder=tmp_path, clock=clock)
+    assert "diverged by epoch" in decision.why[-1] and "lower lr" in decision.why[-1]
+    assert np.isfinite(decision.chosen.probabilities("test")).all()
+
+
 def test_few_validation_examples_bring_training_examples_in(prospect: Prospect, means: Means) -> None:
     probe = probe_trial(prospect, RECIPES["probe"], 3)
     recipe = RECIPES["finetune"].with_(min_updates=20, lr=1e-3, keep="last")

@@ -15,7 +15,7 @@ from regraft.artifact import Delivery, load, save
 from regraft.cache import Tap
 from regraft.data import Dataset, Transform, load_pixels, read
 from regraft.errors import BundleError, RecipeError
-from regraft.search import Clock, Means, Prospect, Trial, decide, look_at, train_trial
+from regraft.search import Clock, Means, Prospect, Tally, Trial, decide, look_at, train_trial
 from regraft.search.trial import rows_at, view_at
 from regraft.testing import tiny_images, tiny_source
 from regraft.tune import (
@@ -162,6 +162,17 @@ def test_predictions_are_averaged_over_views_if_asked(prospect: Prospect, means:
     np.testing.assert_allclose(trial.probabilities("test"), np.mean(each, axis=0), atol=1e-5)
     right = trial.probabilities("val").argmax(1) == prospect.features.labels("val")
     assert trial.val_accuracy == pytest.approx(right.mean())
+
+
+def test_a_time_limit_holds_the_views_to_average_over(
+    prospect: Prospect, means: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prospect.features, "tally", Tally(computed=1, seconds=1e6))
+    for views, trains in ((0, True), (2, False)):
+        trial = train_trial(
+            prospect, RECIPE.with_(average_views=views), 3, means, probe=prospect.profile.single, time_limit=1e3
+        )
+        assert trial.history is not None and bool(trial.history.rows[-1].updates) == trains
 
 
 @pytest.mark.parametrize("helps", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -141,6 +142,26 @@ def test_killed_after_unfreezing_resumes_to_the_same_end(tiny, tmp_path: Path, m
     assert history.metrics() == whole.metrics()
     state = whole_network.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_a_step_that_diverges_is_told_and_the_next_starts_from_numbers(tiny) -> None:
+    network, history = run(tiny, recipe=RECIPE.with_(lr=1e30, head_lr=1e30, clip=0.0, optimizer="sgd"))
+    assert history.diverged == 1
+    assert all(values.isfinite().all() for values in network.state_dict().values())
+
+
+def test_a_time_limit_counts_the_making_of_rows(tiny) -> None:
+    def network_of(plan: Plan) -> Network:
+        return upper_network(plan, tiny.source, tiny.traced, starting_head(plan, tiny.traced, None))
+
+    def rows_of(plan: Plan, split: str) -> Rows:
+        time.sleep(0.6)
+        with torch.no_grad():
+            values = frozen_prefix(plan, tiny.source, tiny.traced)(torch.from_numpy(tiny.pixels))
+        return ArrayRows(values.numpy(), tiny.labels)
+
+    _, history = train_steps(plans_of(tiny)[:1], network_of, rows_of, seed=0, time_limit=1.0)
+    assert history.rows[-1].updates == 0
 
 
 def test_it_cannot_be_told_twice_what_trains() -> None:

@@ -6,6 +6,7 @@ import copy
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -334,6 +335,17 @@ def test_a_last_batch_of_one_row_leaves_batch_norms_their_statistics(tiny) -> No
 def test_a_time_limit_stops_before_the_first_epoch(tiny) -> None:
     plan, network = ready(tiny, QUICK.with_(cut="input", epochs=50))
     assert len(train(plan, network, *rows(tiny), seed=0, time_limit=0.0).rows) == 1
+
+
+def test_a_time_limit_holds_the_evaluation_after_the_last_update(tiny) -> None:
+    class Slow(ArrayRows):
+        def batch(self, indices: np.ndarray, epoch: int) -> torch.Tensor:
+            time.sleep(0.6)
+            return super().batch(indices, epoch)
+
+    plan, network = ready(tiny, QUICK.with_(cut="input", epochs=50))
+    validation = Slow(tiny.pixels[24:], tiny.labels[24:])
+    assert train(plan, network, rows(tiny)[0], validation, seed=0, time_limit=1.0).rows[-1].updates == 0
 
 
 def test_a_time_limit_stops_within_an_epoch(tiny, monkeypatch) -> None:

@@ -295,8 +295,8 @@ class _Loop:
     def of_numbers(self, row: HistoryRow) -> bool:
         """Whether losses and weights are finite: what is not never becomes it again."""
         losses = [loss for loss in (row.train_loss, row.val_loss) if loss is not None]
-        weights = taken(self.network, self.plan.trained).values()
-        return all(map(math.isfinite, losses)) and all(bool(values.isfinite().all()) for values in weights)
+        state = self.network.state_dict()
+        return all(map(math.isfinite, losses)) and all(bool(state[n].isfinite().all()) for n in self.plan.trained)
 
     def row(self, train_loss: float | None = None) -> HistoryRow:
         began = time.perf_counter()
