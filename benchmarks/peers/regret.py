@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -101,7 +101,7 @@ def write_report() -> None:
     found = [row for cell in CELLS for row in _rows(cell, table)]
     rows = [row for row, _ in found]
     if found:
-        means = [mean(known) if (known := [r[i] for _, r in found if r[i] is not None]) else None for i in range(2)]
+        means = [_mean(of_one) for of_one in zip(*(regrets for _, regrets in found), strict=True)]
         rows.append(["mean", *[""] * 5, *map(_points, means), "", ""])
     header = ["cell", "seed", "trials", "auto", "auto, 10 min", "oracle", "auto's regret, points", "of 10 min"]
     header += ["best on validation", "the oracle's choice"]
@@ -126,6 +126,11 @@ def _rows(cell: str, table: Table) -> Iterator[tuple[list[str], list[float | Non
         shown = [f"{100 * one:.1f}" if one is not None else "–" for one in (*reached, oracle["test"])]
         chosen = [f"{100 * by_validation['test']:.1f}", oracle["trial"]]
         yield [cell, str(seed), n_tried, *shown, *map(_points, regrets), *chosen], regrets
+
+
+def _mean(regrets: Iterable[float | None]) -> float | None:
+    known = [one for one in regrets if one is not None]
+    return mean(known) if known else None
 
 
 def _points(difference: float | None) -> str:
