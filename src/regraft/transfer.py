@@ -85,7 +85,7 @@ def transfer(
     Raises:
         RegraftError: something is wrong with the input; nothing that was finished is lost.
     """
-    clock = Clock(time.monotonic() if began is None else began, job.time_limit, SEARCH_SHARE[job.evidence])
+    clock = clock_of(job, began)
     recipe = job.chosen_recipe
     data = data or examples(job)
     source = readable(job, data)
@@ -107,6 +107,16 @@ def transfer(
         prospect, why = _suited(data, source, recipe, work) if only else _best(job, data, work, folder, clock)
         decision = decide(prospect, recipe, len(data.classes), work, folder=folder.path, clock=clock)
         return _conclude(job, folder, replace(decision, why=(*why, *decision.why)), work, clock)
+
+
+def clock_of(job: Job, began: float | None = None) -> Clock:
+    """What time a job has, and how much of it is for finding what to deliver.
+
+    Args:
+        job: what to do.
+        began: since when the limit counts, by `time.monotonic`; None means now.
+    """
+    return Clock(time.monotonic() if began is None else began, job.time_limit, SEARCH_SHARE[job.evidence])
 
 
 def _say_task(data: Dataset, folder: RunFolder) -> None:

@@ -86,6 +86,25 @@ def test_tables_for_people(run, pictures, weights):
     assert "trained above" in run("plan", pictures, *source, "--recipe", "finetune").out
 
 
+def test_plan_of_a_recipe_that_needs_no_probe_computes_no_features(run, pictures, weights, tmp_path):
+    common = ("plan", pictures, "--source", weights, "--arch", TINY, "--cache", tmp_path)
+    for words in (("--recipe", "naive"), ("--recipe", "scratch"), ("--recipe", "finetune", "--set", "head=fresh")):
+        assert "trained above" in run(*common, *words).out
+        assert not [*tmp_path.rglob("*.npy")]
+    assert "The features of all stages took" in run(*common, "--recipe", "finetune").out
+    assert [*tmp_path.rglob("*.npy")]
+
+
+def test_plan_without_a_recipe_says_what_the_search_would_try(run, pictures, weights):
+    common = ("plan", pictures, "--source", weights, "--arch", TINY, "--time-limit", "1h")
+    (plan,) = json.loads(run(*common, "--json").out)
+    assert plan["seconds_in_all"] > 0 and 0 < plan["search"]["seconds"] <= 3600
+    (named,) = json.loads(run(*common, "--recipe", "finetune", "--json").out)
+    assert "search" not in named
+    told = run(*common[:-1], "0.1s").out
+    assert "no training is expected to fit" in told
+
+
 def test_plan_names_every_tensor_once(run, pictures, weights):
     answer = run("plan", pictures, "--source", weights, "--arch", TINY, "--recipe", "finetune", "--json")
     (plan,) = json.loads(answer.out)

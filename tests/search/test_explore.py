@@ -17,8 +17,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from regraft.data import Dataset, read
-from regraft.search import Clock, Decision, Means, Prospect, decide, explore, ideas, look_at, validate
-from regraft.search.ideas import STOPS
+from regraft.search import Clock, Decision, Means, Prospect, decide, explore, forecast, ideas, look_at, price, validate
+from regraft.search.price import STOPS
 from regraft.search.trial import Trial, probe_trial, train_trial
 from regraft.testing import tiny_images, tiny_source, tiny_text_source, tiny_texts
 from regraft.tune import RECIPES
@@ -88,6 +88,17 @@ def test_every_trial_is_in_a_study_that_optuna_opens(searched: tuple[Path, Decis
     assert next(iter(tuned.intermediate_values)) == 0
 
 
+def test_a_forecast_names_the_first_round_that_a_search_then_has(
+    shapes: Dataset, means: Means, searched: tuple[Path, Decision]
+) -> None:
+    seen = forecast(shapes, tiny_source(), None, means, Clock(time.monotonic()))
+    assert seen.search is not None and len(seen.search.first_round) > 1
+    short = [trial.name for trial in searched[1].trials if trial.name.endswith("short")]
+    assert [f"{idea.name}, short" for idea in seen.search.first_round] == short
+    limited = forecast(shapes, tiny_source(), None, means, Clock(time.monotonic(), limit=0.0))
+    assert limited.search is not None and not limited.search.first_round
+
+
 def test_short_runs_come_first_and_the_best_third_goes_on(searched: tuple[Path, Decision]) -> None:
     _, decision = searched
     _, *tuned, _ = decision.trials
@@ -120,8 +131,7 @@ def test_what_was_learnt_from_views_already_is_not_tried_with_views_again(
 def test_views_are_left_out_where_their_frozen_passes_do_not_fit(
     prospect: Prospect, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ideas, "_fixed", lambda *_: 0.0)  # of the plain picture all is there
-    monkeypatch.setattr(ideas, "_seconds_an_example", lambda *_: 1e6)
+    monkeypatch.setattr(price, "seconds_of_views", lambda plan, _: 1e6 if plan.recipe.views else 0.0)
     decision = search(prospect, means, tmp_path)
     assert not [trial for trial in decision.trials if trial.plan.recipe.views]
     every = [idea for deeper in ideas.ideas(prospect, 3) for idea in deeper]

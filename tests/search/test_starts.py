@@ -13,7 +13,7 @@ import torch
 from regraft.cache import Tap
 from regraft.data import load_rows, read, transform_for
 from regraft.errors import CutError, RecipeError
-from regraft.search import Clock, Means, Prospect, Trial, decide, look_at, plan_of, probe_for
+from regraft.search import Clock, Means, Prospect, Trial, decide, forecast, look_at, probe_for
 from regraft.search.trial import right
 from regraft.testing import tiny_images, tiny_source
 from regraft.tune import RECIPES, Recipe
@@ -62,7 +62,7 @@ def test_training_starts_from_a_probe_that_fits_the_recipe(
     recipe = SHORT.with_(**changes)
     trial = carried_out(prospect, recipe, means, tmp_path)
     assert trial.probe is not None and trial.plan.taps == tuple(trial.probe.candidate.taps)
-    assert trial.plan.taps == plan_of(prospect, recipe, 3).taps
+    assert trial.plan.taps == forecast(prospect.features.data, prospect.source, recipe, means, Clock(0.0)).plan.taps
     assert trial.probe.fitted.head.weight.detach().abs().max() > 0
     if recipe.drop_above:
         assert max(places(prospect, trial)) <= prospect.traced.cut(recipe.drop_above).index

@@ -5,54 +5,68 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from rich.table import Table
 
 from regraft.cli.flags import flags, json_option
-from regraft.cli.terminal import print_result, table_console, terminal
-from regraft.data import Dataset
+from regraft.cli.terminal import print_result, table, table_console, terminal
 from regraft.job import Job, examples, means, sources
-from regraft.search import Means, Tally, look_at, plan_of, traced_source
-from regraft.source import Source
-from regraft.tune import Plan, Recipe, check_cuts, check_views
+from regraft.search import Forecast, Search, Tally, forecast
+from regraft.transfer import clock_of
+from regraft.tune import in_time
 
 
 @click.command()
 @click.argument("data")
 @flags(Job)
 @json_option
-def command(data: str, as_json: bool, **chosen: Any) -> None:
+@click.pass_obj
+def command(began: float, data: str, as_json: bool, **chosen: Any) -> None:
     """Print every parameter group that a fit on DATA would have, with its rate and state, and what it would cost.
 
-    The frozen pass and the probes are run, because they choose where the head reads; they stay in the cache. Without
-    --recipe, fit searches; what is printed is then its way to fine-tune from the best probe.
+    Where a recipe's head starts from a probe, the frozen pass and the probes are run, because they choose where the
+    head reads; they stay in the cache. Without --recipe, fit searches; what is printed is then its way to fine-tune
+    from the best probe, and what it would try.
     """
     job = Job(data=data, **chosen)
     recipe = job.chosen_recipe
     dataset = examples(job)
     opened = sources(job, dataset)
     with terminal() as listener, means(job, listener) as work:
-        plans = [_plan(dataset, source, recipe, work) for source in opened]
+        found = [forecast(dataset, source, recipe, work, clock_of(job, began)) for source in opened]
     if as_json:
-        print_result([plan.to_dict() for plan, _ in plans])
+        print_result([each.to_dict() for each in found])
         return
-    for plan, tally in plans:
-        table_console().print(plan.table())
-        click.echo(_spent(tally))
-    if recipe is None:
-        click.echo("Without --recipe, fit searches: the probe, then trainings such as this one, as the time allows.")
+    for each in found:
+        _print(each)
 
 
-def _plan(data: Dataset, source: Source, recipe: Recipe | None, work: Means) -> tuple[Plan, Tally]:
-    traced = traced_source(source, work.root)
-    if recipe is not None:
-        check_cuts(recipe, traced)
-        check_views(recipe, source)
-    prospect = look_at(data, source, work, traced)
-    return plan_of(prospect, recipe, len(data.classes)), prospect.features.tally
+def _print(found: Forecast) -> None:
+    console = table_console()
+    console.print(found.plan.table())
+    click.echo(f"In all about {in_time(found.seconds)}, with frozen passes, looks at validation and early stopping.")
+    if found.tally.computed:
+        click.echo(_spent(found.tally))
+    if found.search is None:
+        return
+    if found.search.first_round:
+        console.print(_first_round(found.search))
+    else:
+        click.echo(
+            "Without --recipe, fit delivers the best probe here: no training is expected to fit the "
+            f"{in_time(found.search.seconds)} that the search has. --time-limit 5m gives it more."
+        )
 
 
 def _spent(tally: Tally) -> str:
     """What the frozen pass cost, which fit need not pay again."""
-    if not tally.computed:
-        return "The features of all stages were in the cache already."
     size = f"{tally.bytes / 1e6:.1f} MB"
     return f"The features of all stages took {tally.seconds:.1f} s and {size} of the cache, where fit finds them."
+
+
+def _first_round(search: Search) -> Table:
+    title = f"Without --recipe, fit searches for about {in_time(search.seconds)}"
+    caption = "the best third of these go on after short runs; delivered is what is surely better than the best probe"
+    shown = table("training", "parameters trained>", "seconds>", title=title, caption=caption)
+    for idea in search.first_round:
+        shown.add_row(idea.name, f"{idea.plan.n_params('trained'):,}", f"{idea.seconds:.0f}")
+    return shown

@@ -5,10 +5,11 @@ Laws: nothing here reads the test split; what is delivered is never worse than t
 """
 
 from regraft.search.clock import Clock
-from regraft.search.decide import Decision, decide, plan_of
+from regraft.search.decide import Decision, decide
 from regraft.search.explain import describe_probe
 from regraft.search.features import Features, Means, Tally
 from regraft.search.fitness import Fitness, check
+from regraft.search.forecast import Forecast, Search, forecast
 from regraft.search.prospect import Prospect, look_at, randomised, traced_source
 from regraft.search.race import race, settled_order
 from regraft.search.rank import Ranked, rank
@@ -21,16 +22,18 @@ __all__ = [
     "Decision",
     "Features",
     "Fitness",
+    "Forecast",
     "Means",
     "Prospect",
     "Ranked",
+    "Search",
     "Tally",
     "Trial",
     "check",
     "decide",
     "describe_probe",
+    "forecast",
     "look_at",
-    "plan_of",
     "probe_for",
     "probe_trial",
     "race",

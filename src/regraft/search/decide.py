@@ -12,9 +12,9 @@ from regraft.search.features import Means
 from regraft.search.prospect import Prospect, randomised
 from regraft.search.starts import probe_for
 from regraft.search.study import STUDY, Study
-from regraft.search.trial import TRAINING, Trial, plans_for, probe_trial, train_trial
+from regraft.search.trial import TRAINING, Trial, probe_trial, train_trial
 from regraft.search.validate import gain, seconds_held_out, sure_gain
-from regraft.tune import RECIPES, Plan, Recipe, whole
+from regraft.tune import RECIPES, Recipe
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,6 @@ def decide(
     gained = sure_gain(best, probe, means, held_out=held_out)
     chosen = best if gained.convincing else probe
     return Decision(chosen, (probe, *tuned), (why_probe(prospect), *reasons, why_chosen(best, gained)))
-
-
-def plan_of(prospect: Prospect, recipe: Recipe | None, n_classes: int) -> Plan:
-    """What a recipe would train on a source; for None, what fine-tuning from the best probe would."""
-    recipe = recipe or RECIPES["finetune"]
-    probe = probe_for(prospect, recipe)
-    return whole(recipe, plans_for(recipe, prospect, n_classes, probe))
 
 
 def _carry_out(recipe: Recipe, prospect: Prospect, n_classes: int, means: Means, folder: Path, clock: Clock) -> Trial:

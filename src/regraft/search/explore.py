@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from regraft.search.clock import Clock
@@ -50,7 +51,7 @@ def explore(probe: Trial, means: Means, *, folder: Path, clock: Clock) -> list[T
         return []
     budget = seconds_beyond(probe, clock)
     end = clock.spent + budget
-    chosen = _chosen(study, ideas(probe.prospect, probe.plan.n_classes), budget)
+    chosen = _chosen(study, probe, budget)
     rivals = chosen if len(chosen) > 1 else []
     first = [_run(idea, study, probe, means, folder, clock, short=True) for idea in rivals]
     tried = [(idea, trial) for idea, trial in zip(rivals, first, strict=True) if trial is not None]
@@ -99,29 +100,41 @@ def merit(trial: Trial) -> tuple[float, float]:
     return trial.val_accuracy, -loss if loss is not None else -math.inf
 
 
-def _chosen(study: Study, every: Iterable[Iterator[Idea]], budget: float) -> list[Idea]:
+def first_round(every: Iterable[Iterator[Idea]], budget: float) -> list[Idea]:
+    """The ideas whose short runs fit the time, with a full run of the best third.
+
+    Args:
+        every: for each head to start from, ever dearer ideas; each is made when it is asked for.
+        budget: seconds.
+    """
+    made: list[Idea] = []
+    for deeper in every if budget > _SHORTEST else ():
+        for idea in deeper:
+            if not _affordable([idea] if idea.alone else [*made, idea], budget):
+                if idea.recipe.views:
+                    continue  # without their frozen passes what is deeper may fit
+                break  # what is deeper still costs more
+            made = [idea] if idea.alone else [*made, idea]
+    return made
+
+
+def _chosen(study: Study, probe: Trial, budget: float) -> list[Idea]:
     """The ideas of the first round: settled once, whatever the clock says when the search is resumed."""
-    made: dict[str, Idea] = {}
+
+    def every() -> Iterator[Iterator[Idea]]:
+        return ideas(probe.prospect, probe.plan.n_classes)
+
+    made: list[Idea] = []
 
     def settle() -> list[str]:
-        for deeper in every if budget > _SHORTEST else ():
-            for idea in deeper:
-                if not _affordable([idea] if idea.alone else [*made.values(), idea], budget):
-                    if idea.recipe.views:
-                        continue  # without their frozen passes what is deeper may fit
-                    break  # what is deeper still costs more
-                if idea.alone:
-                    made.clear()
-                made[idea.name] = idea
-        return list(made)
+        made.extend(first_round(every(), budget))
+        return [idea.name for idea in made]
 
     names = study.once("first round", settle)
-    of_resumed = (idea for deeper in every for idea in deeper)
-    while len(made) < len(names):
-        idea = next(of_resumed)
-        if idea.name in names:
-            made[idea.name] = idea
-    return [made[name] for name in names]
+    if made or not names:
+        return made
+    of_resumed = (idea for deeper in every() for idea in deeper)
+    return list(islice((idea for idea in of_resumed if idea.name in names), len(names)))
 
 
 def _affordable(chosen: Sequence[Idea], budget: float) -> bool:

@@ -90,7 +90,7 @@ class Features:
     def __init__(self, data: Dataset, source: Source, traced: Traced, means: Means) -> None:
         self.data = data
         self.tally = Tally()
-        self._source = source
+        self.source = source
         self.traced = traced
         self.means = means
         self._caches: dict[tuple[Tap, int], FeatureCache] = {}  # of each tap in each view
@@ -111,7 +111,7 @@ class Features:
     @cached_property
     def length(self) -> int | None:
         """Of texts, the tokens that a batch for training is padded to; None where all rows are of one shape."""
-        spec = self._source.input
+        spec = self.source.input
         return padded_length(self.data.split("train"), spec) if isinstance(spec, TextSpec) else None
 
     def fill(self, taps: Sequence[Tap], splits: Sequence[str] = SPLITS, view: int = 0) -> None:
@@ -126,11 +126,11 @@ class Features:
         wanted = tuple(example for example in self.data.examples if example.split in splits)
         caches, report = frozen_pass(
             replace(self.data, examples=wanted),
-            self._source,
+            self.source,
             self.traced,
             taps,
             root=self.means.root,
-            transform=transform_for(self._source.input, view),
+            transform=transform_for(self.source.input, view),
             runtime=self.means.runtime,
             device=self.means.device,
             progress=lambda done, total: listener.progress(what, done, total),

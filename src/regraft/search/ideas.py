@@ -8,23 +8,20 @@ head is replaced by one that starts fresh, and by one with a layer more.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-
-import torch
 
 from regraft.cut import Cut
 from regraft.data.audio import WINDOWS, share_of_long
 from regraft.probe import ProbeResult
 from regraft.search.explain import describe_probe
+from regraft.search.price import seconds_beside, share_made
 from regraft.search.prospect import Prospect
 from regraft.search.starts import with_values
 from regraft.search.trial import plans_for
-from regraft.source import example_rows
 from regraft.spec import AudioSpec
-from regraft.tune import RECIPES, Plan, Recipe, epochs_between_evaluations, frozen_prefix, places_below
+from regraft.tune import RECIPES, Plan, Recipe, places_below
 
 # Stages with parameters below the head that are trained, for few and for many examples of a class.
 _DEPTHS = (1, 2, 4)
@@ -38,9 +35,6 @@ POOR = 0.25
 # A last layer further behind the best probe than this is not worth training up to.
 _FAR = 0.15
 VIEWS = 4  # of each picture or short recording, the plain one included
-# Of its updates that a training from a probe's head makes until it is stopped early: of ten (cifar10, sign_digits, 50
-# to 100 examples), eight ended after 42 to 66 % of them.
-STOPS = 0.6
 FEW_LONG = 0.05  # share of the recordings that may be longer than what the network hears
 
 
@@ -53,7 +47,7 @@ class Idea:
         recipe: what to train, and how.
         probe: the head it starts from, with values.
         plan: the recipe resolved; `plan.seconds` is the time of all its updates.
-        fixed: seconds that a run takes however short it is: the frozen pass to its cut, and evaluations.
+        fixed: seconds that a run takes however short it is: frozen passes and evaluations.
         alone: whether it is tried in the place of the shallower ones, not beside them.
     """
 
@@ -67,7 +61,7 @@ class Idea:
     @property
     def seconds(self) -> float:
         """Expected of a full run, which early stopping shortens."""
-        return _share(self.recipe) * self.plan.seconds + self.fixed
+        return share_made(self.recipe) * self.plan.seconds + self.fixed
 
     @property
     def params(self) -> dict[str, str | float]:
@@ -116,18 +110,16 @@ def viewed(idea: Idea, prospect: Prospect) -> Idea:
         prospect: the source; each view is a frozen pass over its training and validation pictures.
     """
     recipe = _windowed(idea) if _long(prospect) else _augmented(idea)
-    return _with_passes(idea, recipe, prospect, "train", "val")
+    return _with_recipe(idea, recipe, prospect)
 
 
-def _with_passes(idea: Idea, recipe: Recipe, prospect: Prospect, *splits: str) -> Idea:
-    """The idea with another recipe, whose further views are as many frozen passes over some splits."""
-    rows = (recipe.views - 1) * sum(len(prospect.features.labels(split)) for split in splits)
-    fixed = idea.fixed + rows * _seconds_an_example(prospect, idea.plan)
-    return replace(_with_recipe(idea, recipe), fixed=fixed)
+def _idea(recipe: Recipe, prospect: Prospect, probe: ProbeResult, plan: Plan, *, alone: bool = False) -> Idea:
+    return Idea(recipe.name, recipe, probe, plan, seconds_beside(plan, prospect.features), alone)
 
 
-def _with_recipe(idea: Idea, recipe: Recipe) -> Idea:
-    return replace(idea, name=recipe.name, recipe=recipe, plan=replace(idea.plan, recipe=recipe))
+def _with_recipe(idea: Idea, recipe: Recipe, prospect: Prospect) -> Idea:
+    """The idea with other views or another rate, which leave its plan as it is."""
+    return _idea(recipe, prospect, idea.probe, replace(idea.plan, recipe=recipe))
 
 
 def _augmented(idea: Idea) -> Recipe:
@@ -145,46 +137,20 @@ def _long(prospect: Prospect) -> bool:
     return isinstance(spec, AudioSpec) and share_of_long(prospect.features.data.split("train"), spec) > FEW_LONG
 
 
-def _share(recipe: Recipe) -> float:
-    """Of its updates that a training is expected to make."""
-    return STOPS if recipe.patience and recipe.head == "probe" else 1.0
-
-
-def _fixed(prospect: Prospect, plan: Plan) -> float:
-    """Seconds of the frozen pass to a cut and of two evaluations at least; a few texts may have many to validate on."""
-    n_train, n_val = (len(prospect.features.labels(split)) for split in ("train", "val"))
-    evaluations = 2 + _share(plan.recipe) * plan.n_epochs // epochs_between_evaluations(n_train, n_val)
-    # A row's forward pass is a third of its share of an update.
-    looked_at = plan.seconds / max(1, plan.n_epochs * n_train) / 3
-    passed = 0.0 if plan.cut == "input" else (n_train + n_val) * _seconds_an_example(prospect, plan)
-    return passed + evaluations * n_val * looked_at
-
-
-def _seconds_an_example(prospect: Prospect, plan: Plan) -> float:
-    """Of a frozen pass: as it was in this run or, where all rows were there already, as timed on a few examples."""
-    if known := prospect.features.tally.seconds_each:
-        return known
-    rows = example_rows(prospect.source.input, 8)
-    prefix, began = frozen_prefix(plan, prospect.source, prospect.traced), time.perf_counter()
-    with torch.no_grad():
-        prefix(rows)
-    return (time.perf_counter() - began) / len(rows)
-
-
 def _deeper(prospect: Prospect, probe: ProbeResult, n_classes: int) -> Iterator[Idea]:
     with_views = has_views(prospect) and not _long(prospect)
     for cut in _cuts(prospect, _lowest(prospect, probe)):
         name = f"{describe_probe(probe)}, trained above {cut}"
         recipe = RECIPES["finetune"].with_(name=f"{name} at {_RATE:g}", cut=cut, lr=_RATE)
-        (plan,) = plans_for(recipe, prospect, n_classes, probe)
-        idea = Idea(recipe.name, recipe, probe, plan, _fixed(prospect, plan))
+        (plan,) = plans_for(recipe, prospect.features, n_classes, probe)
+        idea = _idea(recipe, prospect, probe, plan)
         yield idea
         if with_views:
             # Predictions look at the plain view alone: further ones would be passes over the validation split too.
             learnt = recipe.with_(name=f"{recipe.name}, learnt from {VIEWS} views", views=VIEWS)
-            yield _with_passes(idea, learnt, prospect, "train")
+            yield _with_recipe(idea, learnt, prospect)
         else:
-            yield _with_recipe(idea, recipe.with_(name=f"{name} at {_FASTER:g}", lr=_FASTER))
+            yield _with_recipe(idea, recipe.with_(name=f"{name} at {_FASTER:g}", lr=_FASTER), prospect)
 
 
 def _with_new_heads(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
@@ -196,8 +162,8 @@ def _with_new_heads(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
             recipe = RECIPES["finetune"].with_(
                 name=name, cut=cut, lr=_RATE, head="fresh", taps="feature", head_layers=layers
             )
-            (plan,) = plans_for(recipe, prospect, n_classes, None)
-            yield Idea(name, recipe, single, plan, _fixed(prospect, plan))
+            (plan,) = plans_for(recipe, prospect.features, n_classes, None)
+            yield _idea(recipe, prospect, single, plan)
 
 
 def _contrastive(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
@@ -208,8 +174,8 @@ def _contrastive(prospect: Prospect, n_classes: int) -> Iterator[Idea]:
     for cut in _cuts(prospect, _lowest(prospect, single)):
         recipe = RECIPES["contrastive"]
         recipe = recipe.with_(name=f"{recipe.name} above {cut}", cut=cut)
-        (plan,) = plans_for(recipe, prospect, n_classes, None)
-        yield Idea(recipe.name, recipe, single, plan, _fixed(prospect, plan), alone=True)
+        (plan,) = plans_for(recipe, prospect.features, n_classes, None)
+        yield _idea(recipe, prospect, single, plan, alone=True)
 
 
 def _starts(prospect: Prospect) -> Iterator[ProbeResult]:

@@ -81,16 +81,25 @@ def look_at(data: Dataset, source: Source, means: Means, traced: Traced | None =
     Raises:
         DataError: there is nothing to validate on.
     """
-    if not data.split("val").examples:
-        raise DataError(
-            f"{data.name} has no validation examples, by which heads and depths are chosen: with two of a class, one "
-            "goes to training and one to the test. Give each class three or more, or a split of your own: val/CLASS/..."
-        )
+    check_splits(data)
     traced = traced or traced_source(source, means.root)
     features = Features(data, source, traced, means)
     taps = taps_wanted(traced, len(features.labels("train")))
     features.fill(taps)
     return Prospect(source, traced, features, _profile(features, taps, traced, len(data.classes), means))
+
+
+def check_splits(data: Dataset) -> None:
+    """Refuse a dataset with nothing to validate on.
+
+    Raises:
+        DataError: it has no validation examples.
+    """
+    if not data.split("val").examples:
+        raise DataError(
+            f"{data.name} has no validation examples, by which heads and depths are chosen: with two of a class, one "
+            "goes to training and one to the test. Give each class three or more, or a split of your own: val/CLASS/..."
+        )
 
 
 def _profile(features: Features, taps: Sequence[Tap], traced: Traced, n_classes: int, means: Means) -> DepthProfile:

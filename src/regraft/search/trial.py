@@ -18,6 +18,7 @@ from regraft.data import CLASSIFICATION, Task, load_rows, transform_for
 from regraft.probe import ProbeResult
 from regraft.run import Listener
 from regraft.search.features import Features, Means
+from regraft.search.price import seconds_of_averaging
 from regraft.search.prospect import Prospect
 from regraft.tune import (
     ArrayRows,
@@ -86,7 +87,7 @@ def probe_trial(prospect: Prospect, recipe: Recipe, n_classes: int, probe: Probe
     """
     started = time.perf_counter()
     probe = probe or prospect.profile.best
-    (plan,) = plans_for(recipe, prospect, n_classes, probe)
+    (plan,) = plans_for(recipe, prospect.features, n_classes, probe)
     network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
     trial = Trial(recipe.name, prospect, plan, network, probe, 0.0, 0.0)
     trial = replace(trial, val_accuracy=float(right(trial, "val").mean()))
@@ -116,11 +117,11 @@ def train_trial(
     """
     started = time.perf_counter()
     source, traced = prospect.source, prospect.traced
-    plans = plans_for(recipe, prospect, n_classes, probe)
+    plans = plans_for(recipe, prospect.features, n_classes, probe)
     plan = whole(recipe, plans)
     _fill(prospect, plans)
     if time_limit is not None:
-        time_limit -= time.perf_counter() - started + _seconds_averaging(prospect, recipe)
+        time_limit -= time.perf_counter() - started + seconds_of_averaging(plan, prospect.features)
 
     def network_of(plan: Plan) -> Network:
         return upper_network(plan, source, traced, starting_head(plan, traced, probe, seed=means.seed), seed=means.seed)
@@ -162,21 +163,10 @@ def _fill(prospect: Prospect, plans: Sequence[Plan]) -> None:
         prospect.features.fill([Tap(cut) for cut in cuts], ("train", "val"))
 
 
-def _seconds_averaging(prospect: Prospect, recipe: Recipe) -> float:
-    """Of the frozen passes over the validation and test splits in the views that predictions may be averaged over."""
-    rows = sum(len(prospect.features.labels(split)) for split in ("val", "test"))
-    return max(0, _wanted(recipe) - 1) * rows * prospect.features.tally.seconds_each
-
-
-def _wanted(recipe: Recipe) -> int:
-    """Views to average predictions over, if they help."""
-    return recipe.views if recipe.average_views == "auto" else recipe.average_views
-
-
 def _averaging(trial: Trial) -> Trial:
     """The trial with predictions over as many views as its recipe says, or as help on validation."""
     recipe = trial.plan.recipe
-    wanted = _wanted(recipe)
+    wanted = recipe.most_averaged
     if wanted < 2:
         return trial
     averaged = replace(trial, views=wanted)
@@ -278,13 +268,12 @@ def scores(network: Network, rows: Rows, batch_size: int = 256) -> np.ndarray:
     return found[torch.from_numpy(np.argsort(np.concatenate(order)))].numpy()
 
 
-def plans_for(recipe: Recipe, prospect: Prospect, n_classes: int, probe: ProbeResult | None) -> tuple[Plan, ...]:
-    """The plans that a recipe comes to on a prospect: one, or one for each step of gradual unfreezing."""
-    features = prospect.features
+def plans_for(recipe: Recipe, features: Features, n_classes: int, probe: ProbeResult | None) -> tuple[Plan, ...]:
+    """The plans that a recipe comes to on a source and a dataset: one, or one for each step of gradual unfreezing."""
     return steps(
         recipe,
-        prospect.source,
-        prospect.traced,
+        features.source,
+        features.traced,
         n_classes,
         probe=probe,
         n_train=len(features.labels("train")),

@@ -10,7 +10,7 @@ from regraft.tune.gradual import steps, train_steps, whole
 from regraft.tune.history import History, HistoryRow
 from regraft.tune.loop import Event, epochs_between_evaluations, train
 from regraft.tune.network import Network, feature_width, full_network, network_above
-from regraft.tune.plan import Plan, PlanRow, plan_whole, tap_name
+from regraft.tune.plan import Plan, PlanRow, in_time, plan_whole, tap_name
 from regraft.tune.recipe import Recipe
 from regraft.tune.recipes import RECIPES
 from regraft.tune.resolve import check_views, resolve
@@ -43,6 +43,7 @@ __all__ = [
     "fresh_head",
     "frozen_prefix",
     "full_network",
+    "in_time",
     "network_above",
     "places_below",
     "plan_whole",

@@ -104,7 +104,7 @@ class Plan:
         """The plan as people read it, for `rich.print`."""
         caption = (
             f"trained above {self.where}, head reads {', '.join(map(tap_name, self.taps)) or 'the output'}; "
-            f"{self.n_epochs} epochs, {self.updates} updates, about {_seconds(self.seconds)}, {self._cached}"
+            f"{self.n_epochs} epochs, {self.updates} updates, about {in_time(self.seconds)}, {self._cached}"
         )
         table = Table(title=f"{self.recipe.name} · {self.source}", caption=caption)
         for column in ("layers", "parameters", "start", "state", "rate", "decay", "batch norm"):
@@ -206,5 +206,6 @@ def _decay(row: PlanRow) -> str:
     return f"{row.weight_decay:g}" if row.lr else ""
 
 
-def _seconds(seconds: float) -> str:
+def in_time(seconds: float) -> str:
+    """Seconds as people read an estimate of them: "45 s", "3 min"."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

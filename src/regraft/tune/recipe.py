@@ -146,6 +146,11 @@ class Recipe:
                 "Change them, or start from a named one: RECIPES['finetune']."
             )
 
+    @property
+    def most_averaged(self) -> int:
+        """Views that predictions are the mean of, if "auto" finds that they help."""
+        return self.views if self.average_views == "auto" else self.average_views
+
     def with_(self, **changes: Any) -> Recipe:
         """The same recipe with some values changed; a misspelt name is an error with its nearest match."""
         _refuse_unknown(changes)
