@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from regraft.digest import digest_state
-from regraft.tune import ArrayRows, Recipe, plan_whole, resolve, starting_head, train, upper_network
+from regraft.errors import RecipeError
+from regraft.spec import AudioSpec
+from regraft.testing import tiny_source
+from regraft.tune import ArrayRows, Recipe, check_views, plan_whole, resolve, starting_head, train, upper_network
 from regraft.tune.averaging import MovingAverage, best_share, between, greedy_soup
 from regraft.tune.objective import TEMPERATURE, Objective, Pull, balanced, clip_gradients, contrast, mixed, noisy
 from regraft.tune.optim import rate_factor
@@ -228,8 +232,6 @@ def test_soup_is_never_worse_than_the_best_epoch_on_validation(tiny) -> None:
 
 
 def test_what_speaks_of_a_sources_layers_is_refused_for_a_plain_network() -> None:
-    from regraft.errors import RecipeError
-
     with pytest.raises(RecipeError, match="trained whole"):
         plan_whole(Recipe("r", freeze="0"), nn.Linear(2, 2), source="s", n_classes=2, n_train=4)
 
@@ -254,3 +256,10 @@ def test_contrast_of_strangers_is_nothing() -> None:
     loss.backward()
     assert loss.item() == 0
     assert features.grad is not None and not features.grad.any()
+
+
+def test_recordings_are_not_flipped_as_pictures_are() -> None:
+    hearing = replace(tiny_source(), input=AudioSpec(rate=8000, samples=800))
+    with pytest.raises(RecipeError, match=r"hears recordings.*recipe\.with_\(augment='none', views=4\)\.$"):
+        check_views(Recipe("r", cut="input", augment="flip-crop"), hearing)
+    check_views(Recipe("r", views=4), hearing)

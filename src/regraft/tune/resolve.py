@@ -150,7 +150,7 @@ def check_views(recipe: Recipe, source: Source) -> None:
     """Look whether a source's examples have the other versions that a recipe asks for, which needs no features.
 
     Raises:
-        RecipeError: they are texts, of which there is the plain version alone.
+        RecipeError: they are texts, of which there is the plain version alone, or recordings that it would flip.
     """
     plain = {"views": 0, "average_views": 0, "augment": "none"}
     asked = [name for name in plain if getattr(recipe, name) not in (0, 1, "none")]
@@ -160,6 +160,12 @@ def check_views(recipe: Recipe, source: Source) -> None:
         raise RecipeError(
             f"recipe {recipe.name!r} says {told}, and {source.uri} reads texts, of which there is no version but the "
             f"plain one: pictures and recordings have others. Leave it out: recipe.with_({instead})."
+        )
+    if recipe.augment != "none" and source.input.modality == "audio":
+        raise RecipeError(
+            f"recipe {recipe.name!r} says augment = {recipe.augment!r}, which flips and crops pictures, and "
+            f"{source.uri} hears recordings. Of these there are versions shifted, louder or noisier: "
+            "recipe.with_(augment='none', views=4)."
         )
 
 
