@@ -47,6 +47,21 @@ def test_export_writes_a_folder_for_transformers(run, model):
     assert again.status == 2 and again.err.strip().endswith("--out OTHER")
 
 
+def test_predict_answers_with_the_head_of_the_source_where_it_was_kept(run, model, pictures, weights, tmp_path):
+    asked = ("--source-head", "--trust-code", "--json")
+    refused = run("predict", model, pictures / "disc", *asked)
+    assert refused.status == 2 and refused.err.strip().endswith("--set keep_source_head=true")
+    flags = ("--arch", TINY, "--recipe", "probe", "--evidence", "off", "--set", "keep_source_head=true")
+    assert run("fit", pictures, "--source", weights, *flags, "--out", tmp_path / "kept").status == 0
+    kept = tmp_path / "kept" / "model"
+    answers = json.loads(run("predict", kept, pictures / "disc", *asked).out)
+    assert {one["label"] for one in answers} <= {str(i) for i in range(10)}
+    assert all(len(one["probabilities"]) == 10 for one in answers)
+    own = json.loads(run("predict", kept, pictures / "disc", "--trust-code", "--json").out)
+    assert [one["name"] for one in own] == [one["name"] for one in answers]
+    assert set(own[0]["probabilities"]) == {"cross", "disc", "square"}
+
+
 def test_serve_answers_like_predict_until_it_is_stopped(run, model, pictures):
     words = [sys.executable, "-m", "regraft", "serve", str(model), "--port", "0", "--trust-code", "--json"]
     served = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from regraft.artifact import load
-from regraft.errors import RecipeError
+from regraft.errors import BundleError, RecipeError
 from regraft.job import Job
 from regraft.testing import TINY_ARCH, tiny_images, tiny_source
 from regraft.transfer import transfer
@@ -61,8 +61,15 @@ def test_a_saved_model_is_what_was_trained(place: Path, tmp_path: Path, words: l
         transfer(Job(**{**job.__dict__, "set": (), "resume": True}))
     kept = json.loads((done.folder / "model" / "config.json").read_text())["recipe"]["keep_source_head"]
     pixels = torch.from_numpy(np.ascontiguousarray(X.transpose(0, 3, 1, 2)))
-    if kept:
-        assert model.network.source_logits(pixels).shape == (9, 10)
+    if not kept:
+        with pytest.raises(BundleError, match=r"--set keep_source_head=true$"):
+            _ = model.source_head
+        return
+    logits = model.network.source_logits(pixels)
+    told = model.source_head
+    assert told.classes == tuple("0123456789")  # bare weights have no names
+    np.testing.assert_allclose(told.predict_proba(X), logits.softmax(1).detach(), atol=1e-6)
+    assert [one.label for one in told.predict(X)] == [str(int(i)) for i in logits.argmax(1)]
 
 
 def test_set_overrules_a_recipe_file(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class Bundle:
 
     Args:
         folder: where it lies.
-        source: uri, arch, arch_args, digest, licence, origin.
+        source: uri, arch, arch_args, digest, licence, origin; where its own head was kept, the classes of that.
         input: how examples are prepared.
         taps: what the head reads.
         classes: in the order of the outputs.

@@ -12,11 +12,12 @@ from textwrap import shorten
 from typing import Any, Self
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import nn
 
-from regraft.artifact.bundle import Bundle, probabilities, read_bundle, rebuild
-from regraft.data import Dataset, Example, Preparation, Problem, decode, transform_for
+from regraft.artifact.bundle import Bundle, probabilities, read_bundle, rebuild, selftest_examples
+from regraft.data import CLASSIFICATION, Dataset, Example, Preparation, Problem, decode, transform_for
 from regraft.data.arrays import list_arrays
 from regraft.data.bad import BadExample
 from regraft.data.check import listed
@@ -24,7 +25,8 @@ from regraft.data.locate import BytesLocator, FileLocator, Locator
 from regraft.data.medium import MEDIA, Medium
 from regraft.data.read import TABLES, unlabelled
 from regraft.data.text.opening import PairLocator, TextLocator
-from regraft.errors import DataError
+from regraft.errors import BundleError, DataError
+from regraft.tune import Network
 
 _LONGEST_NAME = 60  # characters of a text that stand for it
 
@@ -90,6 +92,33 @@ class Classifier:
         """Load a saved model; see `load`."""
         bundle = read_bundle(folder)
         return cls(rebuild(bundle, trust_code=trust_code).to(device), bundle)
+
+    @property
+    def source_head(self) -> Classifier:
+        """The same network answering with its source's own head, where the recipe said `keep_source_head`.
+
+        Its classes have the source's names, or numbers where that has none. Where layers below that head were
+        trained, it answers as they are now.
+
+        Raises:
+            BundleError: that head was not kept, or does not tell classes apart.
+        """
+        if not isinstance(self.network, Network) or self.network.logits is None:
+            raise BundleError(
+                f"{self.bundle.folder} has no head of its source beside its own. A fit keeps it: "
+                "regraft fit DATA --source URI --set keep_source_head=true"
+            )
+        network = _SourceHead(self.network)
+        rows, _ = selftest_examples(self.bundle)
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(rows[:1]).to(next(self.network.parameters()).device))
+        if logits.ndim != 2:
+            raise BundleError(
+                f"the source of {self.bundle.folder} gives {tuple(logits.shape[1:])} for an example, and no scores of "
+                "classes. model.network.source_logits(rows) gives its output as it is"
+            )
+        classes = _names_of(self.bundle.source.get("classes"), logits.shape[1])
+        return Classifier(network, replace(self.bundle, classes=classes, task=CLASSIFICATION))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -203,6 +232,30 @@ class Classifier:
             parts.append(probabilities(self.network, rows, batch_size, task=self.bundle.task))
             kept += [given.examples[i] for i in where]
         return tuple(kept), np.concatenate(parts)
+
+
+class _SourceHead(nn.Module):
+    """Of a network with two heads, the one that its source had."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Prepared rows (B, …) to the scores of the source's classes (B, S)."""
+        return self.network.source_logits(rows)
+
+
+def _names_of(named: Any, n: int) -> tuple[str, ...]:
+    """A source's names of its n outputs, each once (ImageNet has two cranes); their numbers where it has no names.
+
+    Example:
+        >>> _names_of(["crane", "ant", "crane"], 3), _names_of([], 2)
+        (('crane', 'ant', 'crane (2)'), ('0', '1'))
+    """
+    if not isinstance(named, list) or len(named) != n:
+        return tuple(map(str, range(n)))
+    return tuple(f"{name} ({i})" if name in named[:i] else str(name) for i, name in enumerate(named))
 
 
 def load(folder: str | Path, *, device: str = "cpu", trust_code: bool = False) -> Classifier:

@@ -144,7 +144,7 @@ def _config(delivery: Delivery, results: Results, folder: Path) -> dict[str, Any
     return {
         "format": FORMAT,
         "version": VERSION,
-        "source": _source_dict(delivery.source),
+        "source": _source_dict(delivery),
         "input": kept_apart(delivery.source.input, folder),
         "taps": [asdict(tap) for tap in delivery.taps],
         "classes": list(delivery.classes),
@@ -174,7 +174,9 @@ def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: state[name].detach().cpu().clone().contiguous() for name in needed_names(network)}
 
 
-def _source_dict(source: Source) -> dict[str, Any]:
+def _source_dict(delivery: Delivery) -> dict[str, Any]:
+    source = delivery.source
+    classes = {} if delivery.network.logits is None else {"classes": list(source.classes)}
     return {
         "uri": source.uri,
         "arch": source.arch,
@@ -182,6 +184,7 @@ def _source_dict(source: Source) -> dict[str, Any]:
         "digest": source.weights_digest,
         "licence": source.licence,
         "origin": source.origin,
+        **classes,
     }
 
 

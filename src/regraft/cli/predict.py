@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 
 from regraft.artifact import Classifier, Prediction, load
-from regraft.cli.flags import json_option
+from regraft.cli.flags import json_option, source_head_option
 from regraft.cli.terminal import print_result, table, table_console
 from regraft.data import Problem
 from regraft.data.read import TABLES
@@ -29,8 +29,11 @@ _ENDINGS = (*TABLES, ".txt", ".json", ".md", ".html", ".pdf", ".docx")
     "--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True, help="Where PyTorch works."
 )
 @click.option("--trust-code", is_flag=True, help="Call the Python function that the model names as its architecture.")
+@source_head_option
 @json_option
-def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: bool, as_json: bool) -> None:
+def command(
+    model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: bool, source_head: bool, as_json: bool
+) -> None:
     """Answer for INPUTS with the model in MODEL_DIR: a class, labels, or numbers.
 
     INPUTS are files, folders of them, or tables (.csv, .tsv, .jsonl, .parquet) with a column of examples or of their
@@ -38,6 +41,7 @@ def command(model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: b
     look like one, is a text itself.
     """
     model = load(model_dir, device=device_of(device), trust_code=trust_code)
+    model = model.source_head if source_head else model
     bad: list[Problem] = []
     texts = model.bundle.input.modality == "text"
     given = [one if texts and not _is_there(one) and not _looks_like_file(one) else Path(one) for one in inputs]

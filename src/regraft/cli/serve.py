@@ -9,7 +9,7 @@ from typing import get_args
 import click
 
 from regraft.artifact import LARGEST_MB, application, listening, load, run_server
-from regraft.cli.flags import json_option
+from regraft.cli.flags import json_option, source_head_option
 from regraft.cli.terminal import print_result
 from regraft.job import Device
 from regraft.job import device as device_of
@@ -27,16 +27,25 @@ from regraft.job import device as device_of
     "--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True, help="Where PyTorch works."
 )
 @click.option("--trust-code", is_flag=True, help="Call the Python function that the model names as its architecture.")
+@source_head_option
 @json_option
 def command(
-    model_dir: Path, host: str, port: int, largest_mb: float, device: str, trust_code: bool, as_json: bool
+    model_dir: Path,
+    host: str,
+    port: int,
+    largest_mb: float,
+    device: str,
+    trust_code: bool,
+    source_head: bool,
+    as_json: bool,
 ) -> None:
     """Answer over HTTP with the model in MODEL_DIR, until Ctrl-C.
 
     POST files to /predict; the answer is what `regraft predict --json` says.
     """
     at = listening(host, port)
-    app = application(load(model_dir, device=device_of(device), trust_code=trust_code), largest_mb=largest_mb)
+    model = load(model_dir, device=device_of(device), trust_code=trust_code)
+    app = application(model.source_head if source_head else model, largest_mb=largest_mb)
     url = f"http://{host}:{at.getsockname()[1]}"
     if as_json:
         print_result({"url": url})
