@@ -66,6 +66,7 @@ CONTESTANTS = {
             },
         ),
         Contestant("finetune", flags=("--recipe", "finetune", "--evidence", "off")),
+        Contestant("gradual", flags=("--recipe", "gradual", "--evidence", "off")),
         Contestant(
             "trainer",
             "hf_trainer.py",

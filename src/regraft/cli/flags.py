@@ -47,9 +47,6 @@ KINDS: dict[str, click.ParamType] = {"duration": Duration(), "numbers": Numbers(
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on standard output.")
-source_head_option = click.option(
-    "--source-head", is_flag=True, help="Answer with the source's own head, where it was kept (keep_source_head)."
-)
 
 
 def flags(intent: type) -> Callable[[Command], Command]:

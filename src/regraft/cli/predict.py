@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import click
 from rich.table import Table
 
-from regraft.artifact import Classifier, Prediction, load
-from regraft.cli.flags import json_option, source_head_option
+from regraft.artifact import Classifier, Prediction
+from regraft.cli.flags import flags, json_option
+from regraft.cli.saved import Use
 from regraft.cli.terminal import print_result, table, table_console
 from regraft.data import Problem
 from regraft.data.read import TABLES
 from regraft.errors import DataError
-from regraft.job import Device
-from regraft.job import device as device_of
 
 _ENDINGS = (*TABLES, ".txt", ".json", ".md", ".html", ".pdf", ".docx")
 
@@ -25,23 +24,16 @@ _ENDINGS = (*TABLES, ".txt", ".json", ".md", ".html", ".pdf", ".docx")
 @click.command()
 @click.argument("model_dir", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True)
-@click.option(
-    "--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True, help="Where PyTorch works."
-)
-@click.option("--trust-code", is_flag=True, help="Call the Python function that the model names as its architecture.")
-@source_head_option
+@flags(Use)
 @json_option
-def command(
-    model_dir: Path, inputs: tuple[str, ...], device: str, trust_code: bool, source_head: bool, as_json: bool
-) -> None:
+def command(model_dir: Path, inputs: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
     """Answer for INPUTS with the model in MODEL_DIR: a class, labels, or numbers.
 
     INPUTS are files, folders of them, or tables (.csv, .tsv, .jsonl, .parquet) with a column of examples or of their
     paths, as in training; pairs of texts are the rows of a table. For a model of texts, what is no file, and does not
     look like one, is a text itself.
     """
-    model = load(model_dir, device=device_of(device), trust_code=trust_code)
-    model = model.source_head if source_head else model
+    model = Use(**chosen).load(model_dir)
     bad: list[Problem] = []
     texts = model.bundle.input.modality == "text"
     given = [one if texts and not _is_there(one) and not _looks_like_file(one) else Path(one) for one in inputs]

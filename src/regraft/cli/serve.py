@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import click
 
-from regraft.artifact import LARGEST_MB, application, listening, load, run_server
-from regraft.cli.flags import json_option, source_head_option
+from regraft.artifact import LARGEST_MB, application, listening, run_server
+from regraft.cli.flags import flags, json_option
+from regraft.cli.saved import Use
 from regraft.cli.terminal import print_result
-from regraft.job import Device
-from regraft.job import device as device_of
 
 
 @click.command()
@@ -23,29 +22,15 @@ from regraft.job import device as device_of
     "--largest-mb", type=click.FloatRange(0, min_open=True), default=LARGEST_MB, show_default=True,
     help="Of a request; larger ones are refused.",
 )  # fmt: skip
-@click.option(
-    "--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True, help="Where PyTorch works."
-)
-@click.option("--trust-code", is_flag=True, help="Call the Python function that the model names as its architecture.")
-@source_head_option
+@flags(Use)
 @json_option
-def command(
-    model_dir: Path,
-    host: str,
-    port: int,
-    largest_mb: float,
-    device: str,
-    trust_code: bool,
-    source_head: bool,
-    as_json: bool,
-) -> None:
+def command(model_dir: Path, host: str, port: int, largest_mb: float, as_json: bool, **chosen: Any) -> None:
     """Answer over HTTP with the model in MODEL_DIR, until Ctrl-C.
 
     POST files to /predict; the answer is what `regraft predict --json` says.
     """
     at = listening(host, port)
-    model = load(model_dir, device=device_of(device), trust_code=trust_code)
-    app = application(model.source_head if source_head else model, largest_mb=largest_mb)
+    app = application(Use(**chosen).load(model_dir), largest_mb=largest_mb)
     url = f"http://{host}:{at.getsockname()[1]}"
     if as_json:
         print_result({"url": url})
