@@ -168,6 +168,16 @@ def test_pretrain_makes_a_source_that_fit_opens(run, pictures, tmp_path):
     assert "missing" not in facts["report"] and facts["classes"] == 3
 
 
+def test_pretrain_without_labels_takes_pictures_in_any_folder(run, pictures, tmp_path):
+    flags = ("--arch", TINY, "--epochs", 1, "--val-fraction", 0.2, "--out", tmp_path / "source", "--json")
+    one_class = pictures / "disc"
+    refused = run("pretrain", one_class, *flags)
+    assert refused.status == 2 and "no folder per class" in refused.err and not (tmp_path / "source").exists()
+    answer = run("pretrain", one_class, "--objective", "corrupted", *flags)
+    assert answer.status == 0, answer.err
+    assert json.loads(run("inspect", tmp_path / "source", "--arch", TINY, "--json").out)["classes"] == 2
+
+
 @pytest.fixture
 def other_weights(tmp_path: Path) -> Path:
     """Those of another architecture."""

@@ -11,9 +11,9 @@ import click
 
 from regraft.cli.flags import flags, json_option
 from regraft.cli.terminal import print_result, terminal
-from regraft.data import read
+from regraft.data import read, read_unlabelled
 from regraft.job import SEED, Device, Opening, device, input_spec
-from regraft.pretrain import SUPERVISED, Training, pretrain_supervised
+from regraft.pretrain import OBJECTIVES, ONE_CYCLE, Training, pretrain
 from regraft.run import read_object
 from regraft.tune import Event
 from regraft.values import RULE, number, whole
@@ -36,13 +36,19 @@ class Pretraining(Opening):
         resume: continue an interrupted run.
     """
 
-    objective: Literal["supervised"] = field(default="supervised", metadata={"help": "What the network learns."})
+    objective: Literal["supervised", "rotation", "corrupted"] = field(
+        default="supervised",
+        metadata={
+            "help": "What the network learns: the labels; which way up a picture is; whether its tiles are in order. "
+            "The last two need no labels."
+        },
+    )
     out: Path = field(default=Path("source"), metadata={"help": "Folder of the new source."})
     epochs: int | None = field(
         default=None,
         metadata={
-            "help": f"Passes over the training split.  [default: {SUPERVISED.epochs}]",
-            RULE: whole(1, such_as=str(SUPERVISED.epochs)),
+            "help": f"Passes over the training split.  [default: {ONE_CYCLE.epochs}]",
+            RULE: whole(1, such_as=str(ONE_CYCLE.epochs)),
         },
     )
     val_fraction: float = field(
@@ -71,11 +77,15 @@ class Pretraining(Opening):
 @flags(Pretraining)
 @json_option
 def command(data: str, as_json: bool, **chosen: Any) -> None:
-    """Train an architecture (--arch) from fresh weights on DATA; --source can then name the new folder."""
+    """Train an architecture (--arch) from fresh weights on DATA; --source can then name the new folder.
+
+    DATA is what fit takes; for objectives without labels also a folder with pictures below it, in whatever folders.
+    """
     asked = Pretraining(**chosen)
     if asked.arch is None:
         raise click.UsageError("say which network to train, for example --arch regraft:cifar10-resnet20")
-    pictures = read(data, skip_bad=asked.skip_bad, val_fraction=asked.val_fraction)
+    reader = read if OBJECTIVES[asked.objective].labelled else read_unlabelled
+    pictures = reader(data, skip_bad=asked.skip_bad, val_fraction=asked.val_fraction)
     with terminal() as listener:
 
         def tell(event: Event) -> None:
@@ -85,15 +95,16 @@ def command(data: str, as_json: bool, **chosen: Any) -> None:
 
         training = Training(
             asked.arch,
+            asked.objective,
             input=input_spec(asked),
-            recipe=SUPERVISED.with_(precision=asked.precision),
+            recipe=ONE_CYCLE.with_(precision=asked.precision),
             epochs=asked.epochs,
             seed=asked.seed,
             device=device(asked.device),
             licence=asked.licence,
             command="regraft " + " ".join(sys.argv[1:]),
         )
-        folder = pretrain_supervised(pictures, training, out=asked.out, resume=asked.resume, on_event=tell)
+        folder = pretrain(pictures, training, out=asked.out, resume=asked.resume, on_event=tell)
     if as_json:
         print_result({"source": str(folder), **read_object(folder / "config.json")["metrics"]})
     else:

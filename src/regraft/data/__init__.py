@@ -9,7 +9,7 @@ and subsets are nested over k; the same example and spec give the same row.
 from regraft.data.dataset import SPLITS, Dataset, Example, Problem, Sizes
 from regraft.data.decode import decode, load_pixels, load_rows
 from regraft.data.prepare import Preparation, transform_for
-from regraft.data.read import read
+from regraft.data.read import read, read_unlabelled
 from regraft.data.task import CLASSIFICATION, Kind, Task, standard_error
 from regraft.data.text import TextTransform
 from regraft.data.transform import Transform, plain
@@ -31,6 +31,7 @@ __all__ = [
     "load_rows",
     "plain",
     "read",
+    "read_unlabelled",
     "standard_error",
     "transform_for",
 ]

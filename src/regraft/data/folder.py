@@ -1,4 +1,4 @@
-"""Folders: root/SPLIT/CLASS/* or root/CLASS/*."""
+"""Folders: root/SPLIT/CLASS/* or root/CLASS/*; where labels do not count, whatever lies below root."""
 
 from __future__ import annotations
 
@@ -36,6 +36,22 @@ def list_folder(root: Path, modality: Modality | None = None) -> Listing:
         _list_class(root, folder, paths, split, listing)
     for parent, paths in loose.items():
         _list_loose(parent, paths, listing)
+    return listing
+
+
+def list_unlabelled(root: Path, modality: Modality) -> Listing:
+    """Every example below `root`, in whatever folders; those below root/SPLIT belong to that split.
+
+    Args:
+        root: the folder.
+        modality: which files are examples.
+    """
+    listing, medium = Listing(root.name, modality, labelled=False), MEDIA[modality]
+    for path in _files(root):
+        if path.suffix.lower() in medium.suffixes:
+            name = path.relative_to(root)
+            split = SPLIT_NAMES.get(name.parts[0].lower()) if len(name.parts) > 1 else None
+            listing.rows.append(Row(name.as_posix(), FileLocator(str(path)), (), split))
     return listing
 
 

@@ -13,7 +13,7 @@ from regraft.data.audio.speakers import speaker_problems
 from regraft.data.check import complaint, fatal, notes, together
 from regraft.data.dataset import Dataset, Example, Problem
 from regraft.data.examine import Seen, examine
-from regraft.data.folder import list_folder
+from regraft.data.folder import list_folder, list_unlabelled
 from regraft.data.hub import HUB, hub_folder, hub_name
 from regraft.data.listing import Listing, Row
 from regraft.data.medium import MEDIA
@@ -65,7 +65,7 @@ def read(
     """
     _check_fractions(val_fraction, test_fraction)
     _check_task(task)
-    listing, shown = _list(where, modality, task), repr(str(where)) if isinstance(where, str | Path) else "(X, y)"
+    listing, shown = _list(where, modality, task), _shown(where)
     medium, in_table = MEDIA[listing.modality], bool(listing.label)
     looked = examine(listing.rows, medium)
     bad = listing.bad + [found for found in looked if isinstance(found, Problem)]
@@ -90,6 +90,48 @@ def read(
         problems += speaker_problems(listing.name, classes, examples)
     found = Dataset(listing.name, classes, examples, tuple(problems), listing.modality, Task(targets.kind))
     return found.rescaled()
+
+
+def read_unlabelled(
+    where: str | Path | Arrays,
+    *,
+    skip_bad: bool = False,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    modality: Modality = "image",
+) -> Dataset:
+    """Examples whose labels, where they have any, are not looked at: for pretraining without them.
+
+    Args:
+        where: a folder with examples below it, in class folders or not; else what `read` takes. Labels of arrays,
+            built-in sets and folders of .parquet files are read over.
+        skip_bad: as in `read`.
+        val_fraction: likewise.
+        test_fraction: likewise.
+        modality: "image", "text" or "audio".
+
+    Raises:
+        DataError: everything that is wrong, in one message.
+
+    Example:
+        >>> read_unlabelled("digits").classes
+        ()
+    """
+    _check_fractions(val_fraction, test_fraction)
+    listing, medium, shown = _list_unlabelled(where, modality), MEDIA[modality], _shown(where)
+    looked = examine(listing.rows, medium)
+    bad = listing.bad + [found for found in looked if isinstance(found, Problem)]
+    good = [(row, seen) for row, seen in zip(listing.rows, looked, strict=True) if isinstance(seen, Seen)]
+    if said := complaint(bad, len(bad) + len(good), (), shown, medium.noun, [], skip_bad):
+        raise DataError(said)
+    splits = draw(
+        [s.key for _, s in good], [0] * len(good), [row.split for row, _ in good], val_fraction, test_fraction
+    )
+    examples = tuple(
+        Example(seen.key, 0, split, row.name, row.locator, seen.width, seen.height, listing.mode(seen.mode))
+        for (row, seen), split in zip(good, splits, strict=True)
+    )
+    return Dataset(listing.name, (), examples, tuple(together(bad)), modality)
 
 
 def unlabelled(path: Path, modality: Modality) -> Listing:
@@ -134,6 +176,21 @@ def _list(where: str | Path | Arrays, modality: Modality | None, task: Kind | No
     if not listing.rows and not listing.bad:
         raise DataError(f"{path} has no rows. Expected one for each example, with columns such as: image, label")
     return listing
+
+
+def _list_unlabelled(where: str | Path | Arrays, modality: Modality) -> Listing:
+    if not isinstance(where, tuple):
+        path = Path(where).expanduser()
+        if path.is_file():
+            return unlabelled(path, modality)
+        if path.is_dir() and not parquet_files(path):
+            found = list_unlabelled(path, modality)
+            return _filled(found, str(path), f"{MEDIA[modality].noun}s somewhere below it")
+    return _list(where, modality, None)
+
+
+def _shown(where: str | Path | Arrays) -> str:
+    return repr(str(where)) if isinstance(where, str | Path) else "(X, y)"
 
 
 def _list_file(path: Path, modality: Modality | None, task: Kind | None, *, labelled: bool = True) -> Listing:

@@ -1,11 +1,12 @@
 """Pretrain: where no source exists, make one.
 
-In: a big related set and an architecture. Out: a folder in regraft's source layout (config.json,
+In: many pictures, with labels or without, and an architecture. Out: a folder in regraft's source layout (config.json,
 model.safetensors, README.md card), which `load_source` opens.
 Laws: it trains by the same loop as `tune`; the test split is measured once, after the last epoch; the card
 holds the command that makes the weights again.
 """
 
-from regraft.pretrain.supervised import SUPERVISED, About, Pictures, Training, pretrain_pixels, pretrain_supervised
+from regraft.pretrain.objectives import OBJECTIVES, Objective, Pretext
+from regraft.pretrain.training import ONE_CYCLE, Training, pretrain
 
-__all__ = ["SUPERVISED", "About", "Pictures", "Training", "pretrain_pixels", "pretrain_supervised"]
+__all__ = ["OBJECTIVES", "ONE_CYCLE", "Objective", "Pretext", "Training", "pretrain"]

@@ -1,4 +1,4 @@
-"""Supervised pretraining: what comes out is a source with its card."""
+"""Pretraining: what comes out is a source with its card, whatever was learnt."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from regraft.data import Dataset, Transform, load_pixels, read
 from regraft.digest import digest_file
 from regraft.errors import RecipeError, RunError
-from regraft.pretrain import SUPERVISED, Training, pretrain_supervised
+from regraft.pretrain import ONE_CYCLE, Training, pretrain
 from regraft.source import load_source
 from regraft.testing import tiny_images, tiny_source
 from regraft.testing.sources import TINY_ARCH
 
-QUICK = Training(TINY_ARCH, recipe=SUPERVISED.with_(epochs=6, batch_size=16, lr=0.05))
+QUICK = Training(TINY_ARCH, recipe=ONE_CYCLE.with_(epochs=6, batch_size=16, lr=0.05))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def shapes() -> Dataset:
 def made(shapes: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("made") / "shapes"
     command = "regraft pretrain shapes --objective supervised"
-    return pretrain_supervised(shapes, replace(QUICK, licence="CC0-1.0", command=command), out=out)
+    return pretrain(shapes, replace(QUICK, licence="CC0-1.0", command=command), out=out)
 
 
 def test_the_folder_opens_as_a_source(made: Path, shapes: Dataset) -> None:
@@ -66,16 +66,16 @@ def test_stopped_and_resumed_gives_the_same_weights(made: Path, shapes: Dataset,
 
     out = tmp_path / "again"
     with pytest.raises(KeyboardInterrupt):
-        pretrain_supervised(shapes, QUICK, out=out, on_event=stop)
+        pretrain(shapes, QUICK, out=out, on_event=stop)
     with pytest.raises(RunError, match="resume=True"):
-        pretrain_supervised(shapes, QUICK, out=out)
-    pretrain_supervised(shapes, QUICK, out=out, resume=True)
+        pretrain(shapes, QUICK, out=out)
+    pretrain(shapes, QUICK, out=out, resume=True)
     assert digest_file(out / "model.safetensors") == digest_file(made / "model.safetensors")
 
 
 def test_a_folder_with_something_in_it_is_left_alone(made: Path, shapes: Dataset) -> None:
     with pytest.raises(RunError, match="not empty"):
-        pretrain_supervised(shapes, Training(TINY_ARCH, epochs=1), out=made, resume=True)
+        pretrain(shapes, Training(TINY_ARCH, epochs=1), out=made, resume=True)
 
 
 def test_an_architecture_that_does_not_say_its_input_is_asked_for_it(
@@ -88,22 +88,22 @@ def test_an_architecture_that_does_not_say_its_input_is_asked_for_it(
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RunError, match="input=InputSpec"):
-        pretrain_supervised(shapes, Training("mute_nets:mute"), out=tmp_path / "out")
+        pretrain(shapes, Training("mute_nets:mute"), out=tmp_path / "out")
     spec = tiny_source().input
-    out = pretrain_supervised(shapes, Training("mute_nets:mute", input=spec, epochs=1), out=tmp_path / "out")
+    out = pretrain(shapes, Training("mute_nets:mute", input=spec, epochs=1), out=tmp_path / "out")
     assert load_source(str(out)).input == spec
 
 
 def test_impossible_epochs_are_refused(shapes: Dataset, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="epochs"):
-        pretrain_supervised(shapes, Training(TINY_ARCH, epochs=-1), out=tmp_path / "out")
+        pretrain(shapes, Training(TINY_ARCH, epochs=-1), out=tmp_path / "out")
 
 
 def test_pixels_are_read_once(shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from regraft.pretrain import supervised
+    from regraft.pretrain import training
 
     loads: list[int] = []
-    real = supervised.load_pixels
-    monkeypatch.setattr(supervised, "load_pixels", lambda *a: loads.append(len(a[0])) or real(*a))
-    pretrain_supervised(shapes, Training(TINY_ARCH, epochs=2), out=tmp_path / "out")
+    real = training.load_pixels
+    monkeypatch.setattr(training, "load_pixels", lambda *a: loads.append(len(a[0])) or real(*a))
+    pretrain(shapes, Training(TINY_ARCH, epochs=2), out=tmp_path / "out")
     assert np.sum(loads) == len(shapes)
