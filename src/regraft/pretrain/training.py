@@ -23,7 +23,7 @@ from regraft.source import build, make_source, write_source
 from regraft.source.arch import canonical_arch
 from regraft.source.request import Request
 from regraft.spec import InputOverride, InputSpec
-from regraft.tune import Event, Recipe, Rows, batches, plan_whole, train
+from regraft.tune import Event, History, Plan, Recipe, Rows, batches, plan_whole, train
 
 # One cycle needs a fraction of the epochs of a stepped rate (Smith and Topin, 2018, arXiv:1708.07120).
 # Rate 0.2 at batch 256 is the usual 0.1 at 128 of He and others (2015, arXiv:1512.03385).
@@ -158,28 +158,39 @@ def pretrain(
     _check_out(out, resume=resume)
     resolved = _resolve(training, data)
     make_folder(out)
-    asked, recipe = training, resolved.recipe
     rows = {split: _rows(data.split(split), split, resolved) for split in SPLITS if data.split(split).examples}
-    body, _ = build(asked.arch, resolved.arch_args, seed=asked.seed)
-    network, learnt = PixelNetwork(body, resolved.input), rows["train"]
-    plan = plan_whole(recipe, network, source=asked.arch, n_classes=len(resolved.classes), n_train=len(learnt))
-    if asked.compiled:
-        body.compile(dynamic=False)
-    checkpoint = out / CHECKPOINT
-    history = train(
-        plan, network, learnt, rows.get("val"), seed=asked.seed, device=asked.device, checkpoint=checkpoint,
-        on_event=on_event,
-    )  # fmt: skip
+    body, _ = build(training.arch, resolved.arch_args, seed=training.seed)
+    network = PixelNetwork(body, resolved.input)
+    plan, history = _learn(network, rows, resolved, out / CHECKPOINT, on_event)
     metrics = {"n_train": len(data.split("train")), "val_accuracy": history.kept.val_accuracy}
     if "test" in rows:
         metrics |= {"test_accuracy": accuracy(network, rows["test"]), "n_test": len(data.split("test"))}
     made = Made(
-        data.name, resolved.objective.about, resolved.classes, resolved.input, asked.licence, asked.command, plan,
-        history, metrics,
+        data.name, resolved.objective.about, resolved.classes, resolved.input, training.licence, training.command,
+        plan, history, metrics,
     )  # fmt: skip
     _write_folder(out, body, resolved, made)
-    checkpoint.unlink(missing_ok=True)
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return out
+
+
+def _learn(
+    network: PixelNetwork,
+    rows: dict[str, Rows],
+    resolved: _Resolved,
+    checkpoint: Path,
+    on_event: Callable[[Event], None] | None,
+) -> tuple[Plan, History]:
+    """Train the network on the rows of "train"; those of "val" are watched."""
+    asked, n_classes, n_train = resolved.asked, len(resolved.classes), len(rows["train"])
+    plan = plan_whole(resolved.recipe, network, source=asked.arch, n_classes=n_classes, n_train=n_train)
+    if asked.compiled:
+        network.body.compile(dynamic=False)
+    history = train(
+        plan, network, rows["train"], rows.get("val"), seed=asked.seed, device=asked.device, checkpoint=checkpoint,
+        on_event=on_event,
+    )  # fmt: skip
+    return plan, history
 
 
 def _resolve(training: Training, data: Dataset) -> _Resolved:
