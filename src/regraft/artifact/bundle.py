@@ -37,7 +37,7 @@ from torch import nn
 
 from regraft.artifact.architecture import check_harmless
 from regraft.cache import Tap
-from regraft.cut import trace_source
+from regraft.cut import rows_at_once, trace_source
 from regraft.data import CLASSIFICATION, Task, transform_for
 from regraft.digest import digest_file
 from regraft.errors import BundleError, CutError
@@ -94,18 +94,18 @@ def probabilities(
     Args:
         network: from prepared rows to class scores, in eval mode.
         rows: (n, …), as a preparation gives them.
-        batch_size: examples per pass.
+        batch_size: examples per pass, at most.
         task: what the outputs are.
 
     Returns:
         float32 (n, K); of classes rows sum to one.
     """
     answer = {"classification": lambda x: x.softmax(1), "multilabel": torch.sigmoid, "regression": lambda x: x}
-    device = next(network.parameters()).device
+    device, size = next(network.parameters()).device, min(batch_size, rows_at_once(network))
     with torch.inference_mode():
         parts = [
-            answer[task.kind](network(torch.from_numpy(rows[i : i + batch_size]).to(device))).float().cpu()
-            for i in range(0, len(rows), batch_size)
+            answer[task.kind](network(torch.from_numpy(rows[i : i + size]).to(device))).float().cpu()
+            for i in range(0, len(rows), size)
         ]
     return torch.cat(parts).numpy()
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from regraft.cache.key import BFLOAT16, FLOAT32
+from regraft.cut import rows_at_once
 from regraft.errors import CacheError, MissingExtra, first_line
 from regraft.spec import Spec
 
@@ -56,9 +57,14 @@ class TorchRuntime:
         moved = copy.deepcopy(model).eval().to(self._device)
         moved = moved.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._model: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = torch.compile(moved) if compiled else moved
+        self._at_once = rows_at_once(moved)
 
     def run(self, rows: np.ndarray) -> list[np.ndarray]:
         """Prepared rows (B, …) to one float32 array (B, …) for each tap."""
+        parts = [self._run(rows[first : first + self._at_once]) for first in range(0, len(rows), self._at_once)]
+        return [np.concatenate(of_tap) for of_tap in zip(*parts, strict=True)] if len(parts) > 1 else parts[0]
+
+    def _run(self, rows: np.ndarray) -> list[np.ndarray]:
         x = torch.from_numpy(rows).to(self._device)
         x = x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
         low = numerics(str(self._device)) == BFLOAT16

@@ -5,6 +5,7 @@ prefixes, suffixes and everything between two cuts.
 Law: `join(*split(traced, cut))` equals the model bit for bit, for every legal cut, at any batch size.
 """
 
+from regraft.cut.at_once import rows_at_once
 from regraft.cut.cuts import Cut, Traced, describe, from_plain, to_plain
 from regraft.cut.linear import as_modules, linear_layers, weight_shape
 from regraft.cut.of_source import trace_source
@@ -25,6 +26,7 @@ __all__ = [
     "linear_layers",
     "measuring",
     "replaced",
+    "rows_at_once",
     "set_training",
     "split",
     "statistics",

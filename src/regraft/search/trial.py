@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from regraft.cache import Tap, is_ragged
+from regraft.cut import rows_at_once
 from regraft.data import CLASSIFICATION, Task, load_rows, transform_for
 from regraft.probe import ProbeResult
 from regraft.run import Listener
@@ -260,10 +261,10 @@ def probabilities(network: Network, rows: Rows, *, task: Task = CLASSIFICATION) 
 
 
 @torch.no_grad()
-def scores(network: Network, rows: Rows, batch_size: int = 256) -> np.ndarray:
+def scores(network: Network, rows: Rows) -> np.ndarray:
     """The outputs of a network on all rows as they are, (N, K) float64."""
     device = next(network.parameters()).device
-    order = batches(rows, batch_size)
+    order = batches(rows, rows_at_once(network))
     found = torch.cat([network(rows.batch(indices, 0).to(device)).double().cpu() for indices in order])
     return found[torch.from_numpy(np.argsort(np.concatenate(order)))].numpy()
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from regraft.cut import rows_at_once
 from regraft.digest import digest_json, digest_state
 from regraft.errors import RecipeError
 from regraft.tune.averaging import INGREDIENTS, MovingAverage, State, best_share, between, greedy_soup, put, taken
@@ -320,7 +321,7 @@ class _Loop:
         task = self.plan.task
         self.network.eval()
         loss = correct = 0.0
-        for indices in batches(self.val, 256):
+        for indices in batches(self.val, rows_at_once(self.network)):
             logits = self.forward(self.take(self.val, indices, epoch=0))
             targets = self.targets(self.val, indices)
             if task.one_of:
