@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import regraft.cli.predict as predict
 from regraft.artifact import Classifier, load
 from regraft.cli import main
 from regraft.data import Problem, read
@@ -122,7 +121,7 @@ def test_what_holds_no_picture_is_refused(model: Classifier, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["revews/review1.txt", "nosuch.txt", "no/such"])
 def test_a_misspelt_file_is_no_text(of_tiny_texts: Classifier, monkeypatch: pytest.MonkeyPatch, name: str):
-    monkeypatch.setattr(predict, "load", lambda *_, **__: of_tiny_texts)
+    monkeypatch.setattr("regraft.cli.saved.load", lambda *_, **__: of_tiny_texts)
     with pytest.raises(SystemExit) as ended:
         main(["predict", "model", "the sea and the ship", name])
     assert ended.value.code == 2
@@ -133,7 +132,7 @@ def test_an_empty_text_is_not_the_current_folder(
 ):
     (tmp_path / "mine.txt").write_text("the forest")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predict, "load", lambda *_, **__: of_tiny_texts)
+    monkeypatch.setattr("regraft.cli.saved.load", lambda *_, **__: of_tiny_texts)
     with pytest.raises(SystemExit) as ended:
         main(["predict", "model", "the sea", ""])
     said = capsys.readouterr()
@@ -161,7 +160,7 @@ def test_pairs_of_texts_are_the_rows_of_a_table(
 ):
     table = tmp_path / "pairs.csv"
     table.write_text("sentence1,sentence2\nthe sea,the ship\nthe tram,the street,the city\n")
-    monkeypatch.setattr(predict, "load", lambda *_, **__: of_tiny_texts)
+    monkeypatch.setattr("regraft.cli.saved.load", lambda *_, **__: of_tiny_texts)
     with pytest.raises(SystemExit) as ended:
         main(["predict", "model", str(table), "--json"])
     said = capsys.readouterr()
