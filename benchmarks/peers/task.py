@@ -134,6 +134,7 @@ class EmbeddedTrunk(nn.Module):
 @torch.inference_mode()
 def predictions(model: nn.Module, pictures: ImageFolder) -> list[int]:
     """The class of each picture, in order."""
-    loader = torch.utils.data.DataLoader(pictures, batch_size=8, num_workers=2)  # larger ones take longer: forward_batches.py
+    # Larger batches take longer: ../forward_batches.py.
+    loader = torch.utils.data.DataLoader(pictures, batch_size=8, num_workers=2)
     model.eval()
     return [int(label) for pixels, _ in loader for label in model(pixels).argmax(1)]
