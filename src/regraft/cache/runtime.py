@@ -61,7 +61,7 @@ class TorchRuntime:
 
     def run(self, rows: np.ndarray) -> list[np.ndarray]:
         """Prepared rows (B, …) to one float32 array (B, …) for each tap."""
-        parts = [self._run(rows[first : first + self._at_once]) for first in range(0, len(rows), self._at_once)]
+        parts = [self._run(rows[first : first + self._at_once]) for first in range(0, max(1, len(rows)), self._at_once)]
         return [np.concatenate(of_tap) for of_tap in zip(*parts, strict=True)] if len(parts) > 1 else parts[0]
 
     def _run(self, rows: np.ndarray) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ def rows_at_once(network: nn.Module) -> int:
 
     Larger blocks are given back to the system after each batch, and asking for them again, page by page, takes longer
     than the arithmetic: with MobileNetV2 at 96 and 224 pixels, batches of 256 took three times as long as these
-    (`benchmarks/forward_batches.py`), and five gigabytes at 224.
+    (`benchmarks/forward_batches.py`), and four gigabytes at 224.
 
     Args:
         network: one whose `body` is a graph of this package; of another one nothing is known, and a batch is large.

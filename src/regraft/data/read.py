@@ -68,8 +68,7 @@ def read(
     listing, shown = _list(where, modality, task), _shown(where)
     medium, in_table = MEDIA[listing.modality], bool(listing.label)
     looked = examine(listing.rows, medium)
-    bad = listing.bad + [found for found in looked if isinstance(found, Problem)]
-    good = [(row, seen) for row, seen in zip(listing.rows, looked, strict=True) if isinstance(seen, Seen)]
+    bad, good = _sorted_out(listing, looked)
     hints = absent_files(listing.rows, looked, medium) if in_table else []
 
     def check(wrong: Sequence[str]) -> None:
@@ -119,9 +118,7 @@ def read_unlabelled(
     """
     _check_fractions(val_fraction, test_fraction)
     listing, medium, shown = _list_unlabelled(where, modality), MEDIA[modality], _shown(where)
-    looked = examine(listing.rows, medium)
-    bad = listing.bad + [found for found in looked if isinstance(found, Problem)]
-    good = [(row, seen) for row, seen in zip(listing.rows, looked, strict=True) if isinstance(seen, Seen)]
+    bad, good = _sorted_out(listing, examine(listing.rows, medium))
     if said := complaint(bad, len(bad) + len(good), (), shown, medium.noun, [], skip_bad):
         raise DataError(said)
     splits = draw(
@@ -141,6 +138,12 @@ def unlabelled(path: Path, modality: Modality) -> Listing:
         DataError: it has no column of that modality.
     """
     return _list_file(path, modality, None, labelled=False)
+
+
+def _sorted_out(listing: Listing, looked: Sequence[Seen | Problem]) -> tuple[list[Problem], list[tuple[Row, Seen]]]:
+    """What cannot be used, and the rows that can."""
+    bad = listing.bad + [found for found in looked if isinstance(found, Problem)]
+    return bad, [(row, seen) for row, seen in zip(listing.rows, looked, strict=True) if isinstance(seen, Seen)]
 
 
 def _examples(

@@ -5,7 +5,7 @@ Shape letters: N pictures, V versions of each, B rows of a batch, C channels, H 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -84,14 +84,14 @@ class Pretext:
     Args:
         about: what is learnt, for the card.
         versions: their names.
-        change: pixels (B, C, H, W), all to become one version, that version, and a generator for each, to pixels of the
-            same shape.
+        change: pixels (B, C, H, W), all to become one version, that version, and a generator for each, made when
+            it is asked for, to pixels of the same shape.
         square: whether height and width must be the same.
     """
 
     about: str
     versions: tuple[str, ...]
-    change: Callable[[np.ndarray, int, list[np.random.Generator]], np.ndarray]
+    change: Callable[[np.ndarray, int, Iterable[np.random.Generator]], np.ndarray]
     square: bool = False
     labelled = False
 
@@ -154,17 +154,17 @@ class VersionRows:
         changed = pixels.copy()
         for version in np.unique(versions):
             chosen = np.flatnonzero(versions == version)
-            draws = [np.random.default_rng([_CORRUPTION, self._seed, epoch, int(row)]) for row in indices[chosen]]
+            draws = (np.random.default_rng([_CORRUPTION, self._seed, epoch, int(row)]) for row in indices[chosen])
             changed[chosen] = self._pretext.change(pixels[chosen], int(version), draws)
         return torch.from_numpy(changed).float()
 
 
-def turned(pixels: np.ndarray, quarters: int, draws: list[np.random.Generator]) -> np.ndarray:
+def turned(pixels: np.ndarray, quarters: int, draws: Iterable[np.random.Generator]) -> np.ndarray:
     """Pictures (B, C, S, S) turned by so many quarters."""
     return np.rot90(pixels, quarters, axes=(2, 3))
 
 
-def corrupted(pixels: np.ndarray, version: int, draws: list[np.random.Generator]) -> np.ndarray:
+def corrupted(pixels: np.ndarray, version: int, draws: Iterable[np.random.Generator]) -> np.ndarray:
     """Pictures (B, C, H, W) as they are (version 0), or with tiles of a grid in another order (1).
 
     What is left over beside whole tiles, at the right and below, stays.
