@@ -6,6 +6,7 @@ import pickle
 import re
 import shlex
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -178,3 +179,29 @@ def test_following_what_messages_end_with_comes_to_a_plan(words, run, pictures, 
         if answer.status == 0:
             return
     raise AssertionError(answer.err)
+
+
+@pytest.mark.parametrize(
+    ("take", "words"),
+    [
+        (lambda: torch.empty(1 << 60), "you tried to allocate"),
+        (lambda: np.empty(1 << 55), "Unable to allocate"),
+        (lambda: _raised(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")), "--device cpu"),
+    ],
+    ids=["torch", "numpy", "cuda"],
+)
+def test_too_little_memory_says_what_takes_less(run, pictures, monkeypatch, take, words):
+    """As PyTorch and NumPy say it themselves; it was a traceback."""
+    monkeypatch.setattr("regraft.cli.inspect.read", lambda *_, **__: take())
+    refused(run("inspect", pictures), "too little memory", words, "batch_size=8")
+
+
+def test_other_faults_of_arithmetic_stay_defects(run, pictures, monkeypatch):
+    fault = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    monkeypatch.setattr("regraft.cli.inspect.read", lambda *_, **__: _raised(fault))
+    with pytest.raises(RuntimeError, match="multiplied"):
+        run("inspect", pictures)
+
+
+def _raised(error: Exception):
+    raise error

@@ -6,7 +6,6 @@ standard error, and an exit status: 0 done, 2 the input is wrong (one message, n
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import NoReturn
 
 import click
 
+from regraft.cli.machine import refusal
 from regraft.cli.messages import in_the_shell
 from regraft.cli.process import leave, prepare
 from regraft.errors import RegraftError
@@ -32,10 +32,6 @@ VERBS = {
     "cache": "List, verify or clean the feature cache.",
     "pretrain": "Train a network to be a source.",
 }
-
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: this user may write no larger file
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class LazyGroup(click.Group):
@@ -81,19 +77,11 @@ def main(arguments: list[str] | None = None) -> None:
     except RegraftError as error:
         click.echo(f"error: {in_the_shell(str(error))}", err=True)
         sys.exit(2)
-    except OSError as error:
-        if error.errno not in DISK_FULL + CLOSED:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (message := refusal(error)) is None:
             raise
-        click.echo(f"error: {_told(error)}", err=True)
+        click.echo(f"error: {message}", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; what was finished is kept. The same command with --resume goes on.", err=True)
         sys.exit(130)
-
-
-def _told(error: OSError) -> str:
-    """A disk that is full or closed, and how to go on."""
-    what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
-    if error.errno in DISK_FULL:
-        return f"{what}. What was finished is kept. Make room, then call again; a fit goes on with --resume."
-    return f"{what}. What was finished is kept. Choose a place that this user may read and write: --out NEW_FOLDER"
