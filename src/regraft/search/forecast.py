@@ -10,7 +10,7 @@ from regraft.search.clock import Clock
 from regraft.search.explore import first_round, seconds_beyond
 from regraft.search.features import Features, Means, Tally
 from regraft.search.ideas import Idea, ideas
-from regraft.search.price import seconds_of
+from regraft.search.price import seconds_beside, seconds_of
 from regraft.search.prospect import check_splits, look_at, traced_source
 from regraft.search.starts import probe_for
 from regraft.search.trial import plans_for, probe_trial
@@ -98,4 +98,4 @@ def forecast(data: Dataset, source: Source, recipe: Recipe | None, means: Means,
 
 
 def _of(plan: Plan, features: Features, search: Search | None = None) -> Forecast:
-    return Forecast(plan, seconds_of(plan, features), features.tally, search)
+    return Forecast(plan, seconds_of(plan, seconds_beside(plan, features)), features.tally, search)

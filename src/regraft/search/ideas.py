@@ -16,7 +16,7 @@ from regraft.cut import Cut
 from regraft.data.audio import WINDOWS, share_of_long
 from regraft.probe import ProbeResult
 from regraft.search.explain import describe_probe
-from regraft.search.price import seconds_beside, share_made
+from regraft.search.price import seconds_beside, seconds_of
 from regraft.search.prospect import Prospect
 from regraft.search.starts import with_values
 from regraft.search.trial import plans_for
@@ -61,7 +61,7 @@ class Idea:
     @property
     def seconds(self) -> float:
         """Expected of a full run, which early stopping shortens."""
-        return share_made(self.recipe) * self.plan.seconds + self.fixed
+        return seconds_of(self.plan, self.fixed)
 
     @property
     def params(self) -> dict[str, str | float]:

@@ -21,9 +21,9 @@ def share_made(recipe: Recipe) -> float:
     return STOPS if recipe.patience and recipe.head == "probe" else 1.0
 
 
-def seconds_of(plan: Plan, features: Features) -> float:
-    """Of a full run, which early stopping shortens."""
-    return share_made(plan.recipe) * plan.seconds + seconds_beside(plan, features)
+def seconds_of(plan: Plan, beside: float) -> float:
+    """Of a full run, which early stopping shortens, with the seconds that it takes however short it is."""
+    return share_made(plan.recipe) * plan.seconds + beside
 
 
 def seconds_beside(plan: Plan, features: Features) -> float:
