@@ -182,6 +182,23 @@ def test_a_search_killed_at_any_trial_resumes_to_the_same_end(
     assert len(study(tmp_path).trials) == len(again.trials)
 
 
+def test_what_had_no_time_left_is_not_tried_when_a_search_is_resumed(
+    prospect: Prospect, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run has a new clock, and may have looked at the test split already."""
+
+    def last(*arguments: object, **options: object) -> Trial:
+        trial = train_trial(*arguments, **options)  # type: ignore[arg-type]
+        patched.setattr(Clock, "left", 0.0)
+        return trial
+
+    with monkeypatch.context() as patched:
+        patched.setattr(explore, "train_trial", last)
+        ended = search(prospect, means, tmp_path, limit=1e6)
+    again = search(prospect, means, tmp_path, limit=1e6)
+    assert [trial.name for trial in again.trials] == [trial.name for trial in ended.trials]
+
+
 def test_no_time_left_means_the_probe(prospect: Prospect, means: Means, tmp_path: Path) -> None:
     decision = search(prospect, means, tmp_path, limit=0.0)
     assert [trial.name for trial in decision.trials] == ["probe"]

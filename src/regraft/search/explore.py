@@ -151,11 +151,11 @@ def _run(
     idea: Idea, study: Study, probe: Trial, means: Means, folder: Path, clock: Clock, *, short: bool
 ) -> Trial | None:
     """One run, written to the study when it ends; None if there is no time for it any more."""
-    number = study.once(f"number of {idea.name}", lambda: len(study.trials))
     recipe = shortened(idea) if short else idea.recipe
-    ended = study.has(recipe.name)
-    if not ended and clock.left is not None and clock.left <= 0:
+    if not study.once(f"time for {recipe.name}", lambda: clock.left is None or clock.left > 0):
         return None
+    number = study.once(f"number of {idea.name}", lambda: len(study.trials))
+    ended = study.has(recipe.name)
     trial = train_trial(
         probe.prospect,
         recipe,
