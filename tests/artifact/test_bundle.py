@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from regraft.artifact import load
+from regraft.artifact import Classifier, load
 from regraft.artifact.bundle import probabilities
 from regraft.cache import Tap
 from regraft.digest import digest_file
@@ -125,6 +125,11 @@ def test_a_card_survives_odd_names(delivered: Any, tmp_path: Path):
     assert yaml.safe_load(card.split("---\n", 2)[1])["model-index"][0]["name"].startswith('quotes "')
     assert load(folder).classes == ("a|b", "<script>", "line\nbreak")
     assert (folder / "labels.txt").read_text().splitlines() == ["a|b", "<script>", "line break"]
+
+
+def test_the_card_names_the_version_of_what_builds_the_network(of_texts: Classifier):
+    transformers = pytest.importorskip("transformers")
+    assert f"transformers {transformers.__version__}" in (of_texts.bundle.folder / "README.md").read_text()
 
 
 def test_nothing_is_overwritten_unless_asked(saved: Path, delivered: Any, tmp_path: Path):

@@ -21,6 +21,9 @@ _LICENCES = (
     *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "unknown"),
 )
 
+# The package that an architecture is built by; all others are built by regraft itself.
+_BUILT_BY = {"timm": ("timm",), "torchvision": ("torchvision",), "hf": ("transformers",)}
+
 _EXAMPLES: dict[Modality, str] = {"image": '"photo.jpg"', "text": '"A text."', "audio": '"recording.wav"'}
 
 _KINDS = {"classification": "classification", "multilabel": "classification", "regression": "regression"}
@@ -154,7 +157,7 @@ def _hub_name(uri: str) -> str:
 
 def _versions(arch: str) -> dict[str, str]:
     """Of everything that the rebuilt network depends on."""
-    packages = ["regraft", "torch", "safetensors", "pillow"] + (["timm"] if arch.startswith("timm:") else [])
+    packages = ["regraft", "torch", "safetensors", "pillow", *_BUILT_BY.get(arch.partition(":")[0], ())]
     return {"python": platform.python_version()} | {name: _version(name) for name in packages}
 
 
