@@ -98,3 +98,9 @@ def test_a_command_line_overrules_any_field() -> None:
 def test_what_cannot_be_is_refused(values: dict, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Recipe.from_dict(values)
+
+
+def test_a_number_can_be_the_name_of_a_cut() -> None:
+    """As the layers of an `nn.Sequential` are called."""
+    recipe = Recipe("mine").overruled(["cut=1", "drop_above='4'", "lr=1e-2", "unfreeze=2"])
+    assert (recipe.cut, recipe.drop_above, recipe.lr, recipe.unfreeze) == ("1", "4", 0.01, 2)

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from regraft.errors import RecipeError, closest
 from regraft.run import toml_value
@@ -160,7 +160,8 @@ class Recipe:
         """The same recipe with values changed as a command line writes them.
 
         Args:
-            assignments: such as "lr=1e-4"; what is no TOML value is a string: "train=layer[34]|head".
+            assignments: such as "lr=1e-4"; what is no TOML value is a string, "train=layer[34]|head", and what stands
+                for a name or a pattern is one whatever it looks like: "cut=1".
 
         Raises:
             RecipeError: no "=", an unknown name, or an impossible value.
@@ -234,6 +235,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     if not equals:
         raise RecipeError(f"{text!r} gives no value. Write the name, an equals sign and the value: --set lr=1e-4")
     try:
-        return name, tomllib.loads(f"value = {value}")["value"]
+        read = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return name, value
+    return name, read if isinstance(read, str) or get_type_hints(Recipe).get(name) is not str else value

@@ -5,25 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from regraft.head import KINDS, NEED_PLACES, parse_layers
 
 if TYPE_CHECKING:
     from regraft.tune.recipe import Recipe
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "weights": ("pretrained", "random"),
-    "head": ("probe", "fresh"),
-    "optimizer": ("adamw", "adam", "sgd"),
-    "schedule": ("cosine", "linear", "onecycle", "constant"),
-    "batch_norm": ("frozen", "train", "reestimate"),
-    "class_weights": ("none", "balanced"),
-    "augment": ("none", "flip-crop"),
-    "precision": ("float32", "bfloat16"),
-    "average": ("none", "ema", "soup"),
-    "keep": ("best", "last"),
-}
 
 MOST_VIEWS = 64  # of one picture
 
@@ -114,10 +101,10 @@ def wrong_values(recipe: Recipe) -> Iterator[str]:
 
 
 def _not_among_choices(recipe: Recipe) -> Iterator[str]:
-    for name, options in CHOICES.items():
+    for name, hint in get_type_hints(type(recipe)).items():
         value = getattr(recipe, name)
-        if value not in options:
-            yield f"{name} = {value!r} is none of {', '.join(options)}"
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            yield f"{name} = {value!r} is none of {', '.join(get_args(hint))}"
 
 
 def _against_rules(recipe: Recipe) -> Iterator[str]:
