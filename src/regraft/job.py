@@ -193,8 +193,8 @@ class Ranking(Setting):
 
 
 @dataclass(frozen=True)
-class Job(Setting):
-    """What `fit` is to do.
+class Fitting(Setting):
+    """What is to be trained and in what time; `plan` shows it, and `fit` carries it out.
 
     Args:
         recipe: "auto", a named recipe, or a .toml file.
@@ -203,14 +203,11 @@ class Job(Setting):
         time_limit: seconds for the whole run, quick controls included.
         evidence: "quick" compares with controls within the time of the fit, "off" with trivial ones only; "full"
             repeats everything under several seeds and numbers of labels.
-        out: the run folder; None makes a new one below runs/.
-        resume: continue an interrupted run.
-        engine: where several sources are looked at, and where full evidence is gathered.
     """
 
     recipe: str = field(
         default="auto",
-        metadata={"help": "auto, probe, finetune, contrastive, gradual, naive, scratch, or a .toml file."},
+        metadata={"help": f"auto, {', '.join(RECIPES)}, or a .toml file."},
     )
     cut: str | None = field(default=None, metadata={"help": "Train above this cut, whatever the recipe says."})
     set: tuple[str, ...] = field(
@@ -221,9 +218,6 @@ class Job(Setting):
         default="quick",
         metadata={"help": "Controls to compare with: quick takes as long as the fit; full some 20 times as long."},
     )
-    out: Path | None = field(default=None, metadata={"help": "Run folder.  [default: a new one in runs/]"})
-    resume: bool = field(default=False, metadata={"help": "Continue an interrupted run."})
-    engine: EngineName = field(default="local", metadata=_ENGINE)
 
     @property
     def chosen_recipe(self) -> Recipe | None:
@@ -250,14 +244,29 @@ class Job(Setting):
         recipe = self.chosen_recipe
         return recipe.name if recipe is not None and self.recipe == "auto" else self.recipe
 
+    def _overruled(self, recipe: Recipe) -> Recipe:
+        recipe = recipe.overruled(self.set)
+        return recipe.with_(cut=self.cut) if self.cut else recipe
+
+
+@dataclass(frozen=True)
+class Job(Fitting):
+    """What `fit` is to do.
+
+    Args:
+        out: the run folder; None makes a new one below runs/.
+        resume: continue an interrupted run.
+        engine: where several sources are looked at, and where full evidence is gathered.
+    """
+
+    out: Path | None = field(default=None, metadata={"help": "Run folder.  [default: a new one in runs/]"})
+    resume: bool = field(default=False, metadata={"help": "Continue an interrupted run."})
+    engine: EngineName = field(default="local", metadata=_ENGINE)
+
     @property
     def has_pieces(self) -> bool:
         """Whether there is work for an engine: sources to look at, or trainings to compare with."""
         return len(self.sources) > 1 or self.evidence == "full"
-
-    def _overruled(self, recipe: Recipe) -> Recipe:
-        recipe = recipe.overruled(self.set)
-        return recipe.with_(cut=self.cut) if self.cut else recipe
 
     def config(self) -> dict[str, Any]:
         """What identifies the run, as plain values: all but where it is written and where it is carried out.

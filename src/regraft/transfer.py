@@ -33,7 +33,7 @@ from regraft.evidence.looks import write_looks, write_where
 from regraft.evidence.measures import measured
 from regraft.evidence.predictions import MOST_PICTURES, largest_errors
 from regraft.evidence.record import data_facts, profile_rows, write_curves
-from regraft.job import Job, examples, means, open_source, readable, run_path
+from regraft.job import Fitting, Job, examples, means, open_source, readable, run_path
 from regraft.run import EVIDENCE, METRICS, Listener, RunFolder, peak_rss_mb
 from regraft.search import (
     TRAINING,
@@ -109,7 +109,7 @@ def transfer(
         return _conclude(job, folder, replace(decision, why=(*why, *decision.why)), work, clock)
 
 
-def clock_of(job: Job, began: float | None = None) -> Clock:
+def clock_of(job: Fitting, began: float | None = None) -> Clock:
     """What time a job has, and how much of it is for finding what to deliver.
 
     Args:

@@ -146,6 +146,8 @@ def test_without_validation_examples_nothing_is_begun(fit, run, pictures, weight
 def test_settings_that_would_be_ignored_are_refused(fit, run, pictures, tmp_path):
     refused(fit(pictures, "--mean", "0.5"), "one number per channel (3)", "0.5,0.5,0.5")
     refused(fit(pictures, "--recipe", "finetnue"), "auto, probe, finetune", "--recipe FILE.toml")
+    refused(run("plan", pictures, "--out", tmp_path / "run"), "No such option", "--out")
+    refused(run("pretrain", pictures, "--objective", "rotatoin"), "supervised, rotation, corrupted")
 
 
 def test_pretraining_that_is_refused_leaves_no_folder(run, tmp_path):

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from regraft.cli.flags import flags, json_option
 from regraft.cli.terminal import print_result, table, table_console, terminal
-from regraft.job import Job, examples, means, sources
+from regraft.job import Fitting, examples, means, sources
 from regraft.search import Forecast, Search, Tally, forecast
 from regraft.transfer import clock_of
 from regraft.tune import in_time
@@ -17,7 +17,7 @@ from regraft.tune import in_time
 
 @click.command()
 @click.argument("data")
-@flags(Job)
+@flags(Fitting)
 @json_option
 @click.pass_obj
 def command(began: float, data: str, as_json: bool, **chosen: Any) -> None:
@@ -27,12 +27,12 @@ def command(began: float, data: str, as_json: bool, **chosen: Any) -> None:
     head reads; they stay in the cache. Without --recipe, fit searches; what is printed is then its way to fine-tune
     from the best probe, and what it would try.
     """
-    job = Job(data=data, **chosen)
-    recipe = job.chosen_recipe
-    dataset = examples(job)
-    opened = sources(job, dataset)
-    with terminal() as listener, means(job, listener) as work:
-        found = [forecast(dataset, source, recipe, work, clock_of(job, began)) for source in opened]
+    asked = Fitting(data=data, **chosen)
+    recipe = asked.chosen_recipe
+    dataset = examples(asked)
+    opened = sources(asked, dataset)
+    with terminal() as listener, means(asked, listener) as work:
+        found = [forecast(dataset, source, recipe, work, clock_of(asked, began)) for source in opened]
     if as_json:
         print_result([each.to_dict() for each in found])
         return

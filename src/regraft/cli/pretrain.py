@@ -16,7 +16,7 @@ from regraft.job import SEED, Device, Opening, device, input_spec
 from regraft.pretrain import OBJECTIVES, ONE_CYCLE, Training, pretrain
 from regraft.run import read_object
 from regraft.tune import Event
-from regraft.values import RULE, number, whole
+from regraft.values import RULE, Rule, number, whole
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class Pretraining(Opening):
         resume: continue an interrupted run.
     """
 
-    objective: Literal["supervised", "rotation", "corrupted"] = field(
+    objective: str = field(
         default="supervised",
         metadata={
-            "help": "What the network learns: the labels; which way up a picture is; whether its tiles are in order. "
-            "The last two need no labels."
+            "help": "What the network learns: the labels (supervised); without them which way up a picture is "
+            "(rotation) or whether its tiles are in order (corrupted).",
+            RULE: Rule(f"one of {', '.join(OBJECTIVES)}", "rotation", lambda name: name in OBJECTIVES),
         },
     )
     out: Path = field(default=Path("source"), metadata={"help": "Folder of the new source."})

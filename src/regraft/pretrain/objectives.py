@@ -68,8 +68,8 @@ class Supervised:
         """
         if not data.task.one_of:
             raise DataError(
-                f"{data.name} is a {data.task.kind} task, and supervised pretraining needs classes: --task "
-                "classification, or an objective without labels: --objective rotation"
+                f"{data.name} is a {data.task.kind} task, and supervised pretraining needs classes. An "
+                "objective without labels takes them: --objective rotation"
             )
 
     def rows(self, pixels: np.ndarray, labels: np.ndarray, *, augment: Augment, seed: int) -> Rows:
