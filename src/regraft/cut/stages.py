@@ -15,45 +15,6 @@ from regraft.cut.names import calls
 
 MOST_STAGES = 16
 FEWEST_STAGES = 4
-_CONVOLUTIONS = (aten.conv1d.default, aten.conv1d.padding, aten.convolution.default)
-_TURNS = (aten.transpose.int, aten.permute.default)
-_PRODUCTS = (aten.linear.default, aten.addmm.default, aten.matmul.default, aten.bmm.default)
-
-
-def layout(node: fx.Node, shape: tuple[int, ...]) -> str:
-    """What the axes of an activation are, judged by its shape.
-
-    (C, H, W) is "NCHW"; (H, W, C) "NHWC", taken where the first two are equal and the last differs; (L, D) is
-    "NLC", (D, L) behind a one-dimensional convolution "other", and (D,) "NC". What has a free length first is "ragged".
-    """
-    if node.meta.get("ragged"):
-        return "ragged"
-    if len(shape) == 3:
-        return "NHWC" if shape[0] == shape[1] != shape[2] else "NCHW"
-    if len(shape) == 2:
-        return "other" if _channels_first_tokens(node, shape) or _channels_first_sound(node) else "NLC"
-    return "NC" if len(shape) == 1 else "other"
-
-
-def _channels_first_tokens(node: fx.Node, shape: tuple[int, ...]) -> bool:
-    """(C, H, W) flattened to (C, H·W), before the transpose that makes tokens of it."""
-    before = row_shape(node.all_input_nodes[0]) if node.all_input_nodes else None
-    return before is not None and len(before) == 3 and before[0] == shape[0] and math.prod(before) == math.prod(shape)
-
-
-def _channels_first_sound(node: fx.Node) -> bool:
-    """What a one-dimensional convolution gave, perhaps normalised, activated, or turned and turned back."""
-    turned = False
-    while node.target not in _CONVOLUTIONS:
-        before = next((n for n in node.all_input_nodes if row_shape(n)), None)
-        if before is None:
-            return False
-        if node.target in _TURNS:
-            turned = not turned
-        elif node.target in _PRODUCTS or row_shape(before) != row_shape(node):
-            return False
-        node = before
-    return not turned and len(row_shape(node) or ()) == 2
 
 
 def stage_ends(nodes: Sequence[fx.Node], feature: int, leaves: set[str], below: Sequence[int]) -> list[int]:

@@ -11,9 +11,9 @@ from torch import fx, nn
 
 from regraft.cut.cuts import Cut, Traced
 from regraft.cut.graph import aten, attribute, primary_input, with_attributes
+from regraft.cut.layout import layout
 from regraft.cut.live import active_nodes
 from regraft.cut.names import calls
-from regraft.cut.stages import layout
 from regraft.errors import CutError
 
 

@@ -10,9 +10,10 @@ from torch import fx, nn
 from regraft.cut.cuts import Cut, Traced
 from regraft.cut.fallback import layered
 from regraft.cut.graph import attribute, exported, inputs_of, normalised, primary_input, row_shape
+from regraft.cut.layout import layout
 from regraft.cut.live import active_nodes, legal_nodes, needing_input
 from regraft.cut.names import is_leaf, left_modules, unique_names
-from regraft.cut.stages import classifier_inputs, layout, stage_ends
+from regraft.cut.stages import classifier_inputs, stage_ends
 from regraft.errors import first_line
 
 Example = torch.Tensor | tuple | Mapping[str, torch.Tensor]
