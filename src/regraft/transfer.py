@@ -95,6 +95,8 @@ def transfer(
         render(folder.path)  # which a full disk may have prevented
         folder.say(f"{folder.path} is already complete.")
         return outcome
+    if job.out is None:
+        folder.say(f"Run folder: {folder.path}")
     _say_task(data, folder)
     if recipe is not None and job.recipe == "auto":
         folder.say(f"--set and --cut settle what is trained, so nothing is searched: recipe {recipe.name}.")

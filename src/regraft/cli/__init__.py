@@ -15,7 +15,7 @@ import click
 
 from regraft.cli.machine import refusal
 from regraft.cli.messages import in_the_shell
-from regraft.cli.process import leave, prepare
+from regraft.cli.process import Stopped, leave, prepare
 from regraft.errors import RegraftError
 from regraft.started import STARTED
 
@@ -77,11 +77,12 @@ def main(arguments: list[str] | None = None) -> None:
     except RegraftError as error:
         click.echo(f"error: {in_the_shell(str(error))}", err=True)
         sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):  # ahead of RuntimeError, which Abort is
+        stopped = Stopped("Frozen layers that were computed are in the cache: the same command finds them.")
+        stopped.show()
+        sys.exit(stopped.exit_code)
     except (OSError, MemoryError, RuntimeError) as error:
         if (message := refusal(error)) is None:
             raise
         click.echo(f"error: {message}", err=True)
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; what was finished is kept. The same command with --resume goes on.", err=True)
-        sys.exit(130)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from regraft.cli.flags import flags
+from regraft.cli.process import resumable
 from regraft.cli.terminal import print_result, table, table_console, terminal
 from regraft.evidence.measures import WORDS, in_words, mean_merit
 from regraft.job import Job
@@ -25,7 +26,7 @@ def command(began: float, data: str, as_json: bool, **chosen: Any) -> None:
     DATA is a folder of class folders, a .csv, .jsonl or .parquet file, or the built-in `digits`.
     """
     job = Job(data=data, **chosen)
-    with terminal() as listener:
+    with terminal() as listener, resumable("--resume" if job.out else "--out RUN_FOLDER --resume"):
         run = transfer(job, audience=listener, began=began)
     if as_json:
         print_result(run.metrics)

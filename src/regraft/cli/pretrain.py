@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 
 from regraft.cli.flags import flags, json_option
+from regraft.cli.process import resumable
 from regraft.cli.terminal import print_result, terminal
 from regraft.data import read, read_unlabelled
 from regraft.job import SEED, Device, Opening, device, input_spec
@@ -87,7 +88,7 @@ def command(data: str, as_json: bool, **chosen: Any) -> None:
         raise click.UsageError("say which network to train, for example --arch regraft:cifar10-resnet20")
     reader = read if OBJECTIVES[asked.objective].labelled else read_unlabelled
     pictures = reader(data, skip_bad=asked.skip_bad, val_fraction=asked.val_fraction)
-    with terminal() as listener:
+    with terminal() as listener, resumable("--resume"):
 
         def tell(event: Event) -> None:
             listener.progress("pretraining", event.updates, event.n_updates)

@@ -7,8 +7,11 @@ import ctypes
 import gc
 import os
 import sys
-from contextlib import suppress
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, NoReturn
+
+import click
 
 # Names and numbers of glibc's malloc.h; https://man7.org/linux/man-pages/man3/mallopt.3.html
 _M_TRIM_THRESHOLD, _NEVER = -1, -1
@@ -36,6 +39,28 @@ def leave(status: int) -> NoReturn:
         with suppress(OSError):  # whoever reads it may have left
             stream.flush()
     os._exit(status)
+
+
+class Stopped(click.ClickException):
+    """Ctrl-C; the message says how to go on."""
+
+    exit_code = 130  # as of a shell's command that SIGINT ended
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"stopped; what was finished is kept. {self.message}", file=file, err=True)
+
+
+@contextmanager
+def resumable(flags: str) -> Iterator[None]:
+    """Inside the block Ctrl-C tells which flags go on.
+
+    Raises:
+        Stopped: on Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(f"The same command with {flags} goes on.") from error
 
 
 def _keep_freed_memory() -> None:

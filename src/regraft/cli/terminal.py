@@ -26,10 +26,10 @@ class Terminal:
         self._console.print(text, highlight=False, markup=False)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Move the bar of this kind of work."""
+        """Move the bar of this kind of work; one that is full disappears."""
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total, visible=done < total)
 
 
 @contextmanager
