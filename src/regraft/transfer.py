@@ -281,7 +281,7 @@ def _metrics(job: Job, chosen: Trial, test: dict[str, Any], fit_seconds: float) 
 def _write(folder: RunFolder, decision: Decision) -> None:
     prospect = decision.chosen.prospect
     folder.write_json("data.json", data_facts(prospect.features.data))
-    folder.write_json("plan.json", decision.chosen.plan.to_dict())
+    folder.write_json("plan.json", decision.chosen.in_effect.to_dict())
     folder.write_json("profile.json", profile_rows(prospect.profile))
     folder.write_json("decision.json", {"why": list(decision.why)})
     write_curves(folder, decision.trials)

@@ -79,3 +79,23 @@ def test_set_overrules_a_recipe_file(tmp_path: Path) -> None:
     assert Job().chosen_recipe is None
     with pytest.raises(RecipeError, match="lr = -1"):
         _ = Job(set=("lr=-1",)).chosen_recipe
+
+
+def test_what_no_update_improved_is_not_called_trained(place: Path, tmp_path: Path) -> None:
+    """A training that diverges at once leaves the probe's head on the source's own layers."""
+    job = Job(
+        data=str(place / "shapes"),
+        source=(str(place / "tiny.pt"),),
+        arch=(TINY_ARCH,),
+        recipe="finetune",
+        set=("lr=1e9", "head_lr=1e9", "clip=0", "optimizer=sgd"),
+        out=tmp_path / "run",
+        cache=tmp_path / "cache",
+        runtime="torch",
+        evidence="off",
+    )
+    done = transfer(job)
+    why = json.loads((done.folder / "decision.json").read_text())["why"][-1]
+    assert "validation was best before the first of them, so the start is delivered" in why
+    states = {row["state"] for row in json.loads((done.folder / "plan.json").read_text())["rows"]}
+    assert "fitted" in states and "trained" not in states

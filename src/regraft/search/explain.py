@@ -6,6 +6,7 @@ from regraft.probe import ProbeResult
 from regraft.search.prospect import Prospect
 from regraft.search.trial import Gain, Trial
 from regraft.tune import History, tap_name
+from regraft.tune.history import waited
 
 
 def describe_probe(result: ProbeResult) -> str:
@@ -30,17 +31,22 @@ def _fell_short(trial: Trial) -> str:
     if trial.history is None:
         return ""
     made, planned = trial.history.rows[-1].updates, trial.plan.updates
-    short = f", {made} of {planned} updates{_until(trial.history)}" if made < planned else ""
-    if made and not trial.history.kept.epoch:
+    if not made and not trial.history.diverged:
+        return ": the time was over before the first update, so the start is delivered; --time-limit 5m gives it more"
+    short = f", {made} of {planned} updates{_until(trial, trial.history)}" if made < planned else ""
+    if not trial.history.kept.epoch:
         return f"{short}; validation was best before the first of them, so the start is delivered"
     return short
 
 
-def _until(history: History) -> str:
+def _until(trial: Trial, history: History) -> str:
     """Why a training ended."""
-    if not history.diverged:
+    if history.diverged:
+        return f" (diverged by epoch {history.diverged}: no numbers any more; try a lower lr, or clip=1)"
+    if trial.plan.steps:  # each of which may have ended for another reason
         return " until it was no better or the time was over"
-    return f" (diverged by epoch {history.diverged}: no numbers any more; try a lower lr, or clip=1)"
+    patience = trial.plan.recipe.patience
+    return " until it was no better" if patience and waited(history.rows) >= patience else " until the time was over"
 
 
 def why_probe(prospect: Prospect) -> str:
@@ -55,7 +61,7 @@ def why_trained(trial: Trial, gained: Gain) -> str:
     """What one way of training gave."""
     took = f"in {trial.seconds:.0f} s"
     if trial.history and trial.history.diverged:
-        took += _until(trial.history)
+        took += _until(trial, trial.history)
     return f"{trial.name}: {gained} over the probe on validation{_averaged(trial)}, {took}."
 
 

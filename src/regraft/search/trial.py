@@ -69,6 +69,13 @@ class Trial:
     history: History | None = None
     views: int = 1
 
+    @property
+    def in_effect(self) -> Plan:
+        """The plan as it was carried out: nothing is trained in it where the weights from before any update are kept."""
+        history = self.history
+        kept = history is None or history.kept_epoch or history.blend
+        return self.plan if kept else self.plan.untrained()
+
     def probabilities(self, split: str) -> np.ndarray:
         """Of every class or label for every example of a split, (N, K), from cached rows; of numbers these."""
         rows = (view_at(self.prospect, self.plan, split, view) for view in range(self.views))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,3 +61,9 @@ def merit(row: HistoryRow) -> tuple[float, float]:
     if row.val_accuracy is None or row.val_loss is None:
         return (float("-inf"), float("-inf"))
     return (row.val_accuracy, -row.val_loss)
+
+
+def waited(rows: Sequence[HistoryRow]) -> int:
+    """Evaluations since the best one, whichever is kept."""
+    best = max(rows, key=merit)
+    return sum(row.epoch > best.epoch for row in rows)

@@ -28,7 +28,7 @@ from regraft.digest import digest_json, digest_state
 from regraft.errors import RecipeError
 from regraft.tune.averaging import INGREDIENTS, MovingAverage, State, best_share, between, greedy_soup, put, taken
 from regraft.tune.checkpoint import read_checkpoint, write_checkpoint
-from regraft.tune.history import History, HistoryRow, merit
+from regraft.tune.history import History, HistoryRow, merit, waited
 from regraft.tune.network import Network
 from regraft.tune.objective import Objective, Pull, clip_gradients
 from regraft.tune.optim import make_optimizer, parameter_groups, rate_factor
@@ -334,9 +334,7 @@ class _Loop:
         return loss / len(self.val), correct / len(self.val)
 
     def finished(self, time_limit: float | None) -> bool:
-        best = max(self.rows, key=merit)  # whichever is kept
-        waited = sum(row.epoch > best.epoch for row in self.rows)
-        if self.recipe.patience and self.val is not None and waited >= self.recipe.patience:
+        if self.recipe.patience and self.val is not None and waited(self.rows) >= self.recipe.patience:
             return True
         return bool(self.diverged) or self.out_of_time(time_limit)
 

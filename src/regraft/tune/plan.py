@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
@@ -52,6 +52,10 @@ class PlanRow:
     pull: float = 0.0
 
 
+def _untrained(row: PlanRow) -> PlanRow:
+    return replace(row, state="fitted" if row.start == "probe" else "frozen", lr=0.0) if row.state == "trained" else row
+
+
 @dataclass(frozen=True)
 class Plan:
     """A recipe resolved against one source, cut and label set.
@@ -91,6 +95,10 @@ class Plan:
         if len(names) != len(set(names)):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise RecipeError(f"a plan names each tensor once, but {twice[:5]} are in several rows.")
+
+    def untrained(self) -> Plan:
+        """The same with nothing trained by gradient, as it is delivered where no epoch was better than the start."""
+        return replace(self, rows=tuple(map(_untrained, self.rows)))
 
     def n_params(self, state: str) -> int:
         """How many numbers are "frozen", "trained", "fitted" or "dropped"."""
