@@ -19,6 +19,7 @@ from regraft.artifact import load
 from regraft.data import Dataset, read
 from regraft.job import EMBEDDED, Job
 from regraft.transfer import transfer
+from regraft.tune import Recipe
 
 
 class _Transfer(BaseEstimator):
@@ -27,7 +28,7 @@ class _Transfer(BaseEstimator):
     def __init__(
         self,
         source: str = EMBEDDED,
-        recipe: str = "auto",
+        recipe: str | Recipe = "auto",
         time_limit: float | None = None,
         seed: int = 0,
         device: str = "auto",
@@ -68,7 +69,7 @@ class TransferClassifier(ClassifierMixin, _Transfer):
 
     Args:
         source: URI of a pretrained network.
-        recipe: "auto", a named recipe, or a .toml file.
+        recipe: "auto", a named recipe, a .toml file, or a recipe itself.
         time_limit: seconds after which nothing new begins.
         seed: of all that is drawn.
         device: "auto", "cpu" or "cuda".
@@ -117,7 +118,7 @@ class TransferRegressor(RegressorMixin, _Transfer):
 
     Args:
         source: URI of a pretrained network.
-        recipe: "auto", a named recipe, or a .toml file.
+        recipe: "auto", a named recipe, a .toml file, or a recipe itself.
         time_limit: seconds after which nothing new begins.
         seed: of all that is drawn.
         device: "auto", "cpu" or "cuda".

@@ -147,6 +147,11 @@ class Setting(Inputs):
     no_cache: bool = field(default=False, metadata={"help": "Keep no features beyond this run."})
 
     def __post_init__(self) -> None:
+        for name in ("source", "arch"):
+            if isinstance(one := getattr(self, name), str):  # of which Python would make letters
+                object.__setattr__(self, name, (one,))
+        if isinstance(self.data, Path):
+            object.__setattr__(self, "data", str(self.data))
         super().__post_init__()
         device(self.device)
 
@@ -174,7 +179,7 @@ class Setting(Inputs):
 
 
 def _time_limit(help_text: str) -> Any:
-    rule = number("a time above 0", "10m", lambda v: v > 0)
+    rule = number("a time above 0, in Python in seconds", "10m", lambda v: v > 0)
     return field(default=None, metadata={"help": help_text, "kind": "duration", RULE: rule})
 
 
@@ -197,7 +202,7 @@ class Fitting(Setting):
     """What is to be trained and in what time; `plan` shows it, and `fit` carries it out.
 
     Args:
-        recipe: "auto", a named recipe, or a .toml file.
+        recipe: "auto", a named recipe, a .toml file, or a recipe itself.
         cut: train above this cut, whatever the recipe says.
         set: "name=value" pairs that overrule the recipe.
         time_limit: seconds for the whole run, quick controls included.
@@ -205,7 +210,7 @@ class Fitting(Setting):
             repeats everything under several seeds and numbers of labels.
     """
 
-    recipe: str = field(
+    recipe: str | Recipe = field(
         default="auto",
         metadata={"help": f"auto, {', '.join(RECIPES)}, or a .toml file."},
     )
@@ -219,6 +224,11 @@ class Fitting(Setting):
         metadata={"help": "Controls to compare with: quick takes as long as the fit; full some 20 times as long."},
     )
 
+    def __post_init__(self) -> None:
+        if isinstance(self.recipe, Path):
+            object.__setattr__(self, "recipe", str(self.recipe))
+        super().__post_init__()
+
     @property
     def chosen_recipe(self) -> Recipe | None:
         """The recipe with its values overruled where asked; None leaves the choice to validation.
@@ -226,6 +236,8 @@ class Fitting(Setting):
         Raises:
             RecipeError: no such recipe, or no such file.
         """
+        if isinstance(self.recipe, Recipe):
+            return self._overruled(self.recipe)
         if self.recipe == "auto":
             return self._overruled(RECIPES["finetune"]) if self.cut or self.set else None
         if self.recipe.endswith(".toml"):
@@ -242,6 +254,8 @@ class Fitting(Setting):
     def recipe_name(self) -> str:
         """What was asked for: "auto" searches; where --set or --cut settle the rest, the recipe that they overrule."""
         recipe = self.chosen_recipe
+        if isinstance(self.recipe, Recipe):
+            return self.recipe.name
         return recipe.name if recipe is not None and self.recipe == "auto" else self.recipe
 
     def _overruled(self, recipe: Recipe) -> Recipe:
@@ -276,7 +290,8 @@ class Job(Fitting):
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_THE_RUN}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         recipe = self.chosen_recipe
-        return plain | {"source": list(self.sources), "resolved_recipe": recipe and recipe.to_dict()}
+        asked = self.recipe if isinstance(self.recipe, str) else self.recipe.name
+        return plain | {"source": list(self.sources), "recipe": asked, "resolved_recipe": recipe and recipe.to_dict()}
 
 
 def examples(setting: Setting) -> Dataset:

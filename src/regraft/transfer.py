@@ -48,6 +48,7 @@ from regraft.search import (
     race,
     rank,
     settled_order,
+    some_fit,
     traced_source,
 )
 from regraft.search.study import STUDY
@@ -160,8 +161,7 @@ def _best(job: Job, data: Dataset, work: Means, folder: RunFolder, clock: Clock)
     opened = partial(open_source, opening=job, data=data)
     ranked = settled_order(rank(data, job.sources, opened, work), folder.path)
     folder.write_json("ranking.json", [each.to_dict() for each in ranked])
-    if ranked[0].fitness.verdict == "refuses":
-        raise SourceError(ranked[0].fitness.reasons[0])
+    some_fit(ranked)
     if job.chosen_recipe is None:  # who asks for a recipe has settled what is trained, and how long
         ranked = race(ranked, data, opened, work, folder=folder.path, clock=clock)
         folder.write_json("ranking.json", [each.to_dict() for each in ranked])

@@ -74,10 +74,21 @@ def _wrong(intent: Any, field: dataclasses.Field[Any], hint: Any) -> str:
     if options and value not in options:
         return f"{flag} {value}: expected one of {', '.join(options)}.{closest(str(value), options)}"
     rule = field.metadata.get(RULE)
-    if rule is None or rule.holds(value):
+    if rule is None:
+        return _of_another_type(field.name, value, hint)
+    if rule.holds(value):
         return ""
     shown = ",".join(f"{one:g}" for one in value) if isinstance(value, tuple) else value
     return f"{flag} {shown} is not {rule.words}. For example: {flag} {rule.such_as}"
+
+
+def _of_another_type(name: str, value: Any, hint: Any) -> str:
+    """What Python alone can pass: the command line gives texts where texts are wanted."""
+    if get_origin(hint) is tuple and not isinstance(value, tuple | list):
+        return f"{name}={value!r} is no tuple of texts. For example: {name}=('TEXT',)"
+    if hint is str and not isinstance(value, str):
+        return f"{name}={value!r} is no text. For example: {name}='TEXT'"
+    return ""
 
 
 def _options(hint: Any) -> tuple[str, ...]:

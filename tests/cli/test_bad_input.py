@@ -80,6 +80,12 @@ def test_ranking_begins_with_sources_that_can_all_be_opened(run, pictures, weigh
     assert "Looking at" not in answer.err and not (tmp_path / "features").exists()
 
 
+def test_a_ranking_in_which_nothing_fits_is_refused(run, weights, tmp_path):
+    (tmp_path / "texts.csv").write_text("text,label\n" + "".join(f"a film of kind {i},{i % 2}\n" for i in range(40)))
+    both = ("--source", weights, "--source", "regraft:cifar10-resnet20", "--arch", f"{weights}={TINY}")
+    refused(run("rank", tmp_path / "texts.csv", *both), "cifar10-resnet20 expects image", "--source")
+
+
 def test_a_cut_that_does_not_exist_shows_the_nearest(fit, pictures):
     refused(fit(pictures, "--recipe", "finetune", "--cut", "block22"), "block2")
 

@@ -9,6 +9,7 @@ from conftest import TINY  # type: ignore[import-not-found]
 from regraft.data import read
 from regraft.errors import DataError, RunError
 from regraft.job import Job
+from regraft.tune import Recipe
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,17 @@ def test_every_verb_refuses_a_device_that_there_is_none_of(run, pictures, verb):
     words = (pictures,) if verb == "predict" else ("--arch", TINY) if verb == "pretrain" else ()
     answer = run(verb, pictures, *words, "--device", "cuda")
     assert answer.status == 2 and "Use --device cpu" in answer.err and answer.out == "", answer.err
+
+
+def test_in_python_a_job_takes_what_one_would_give_it(tmp_path):
+    job = Job(data=tmp_path, source="timm:resnet18", recipe=Recipe("mine", lr=1e-4), set=("epochs=2",))
+    assert job.data == str(tmp_path) and job.sources == ("timm:resnet18",) and job.recipe_name == "mine"
+    assert job.chosen_recipe == Recipe("mine", lr=1e-4, epochs=2)
+    assert job.config()["recipe"] == "mine" and job.config()["resolved_recipe"]["epochs"] == 2
+    assert Job(recipe=tmp_path / "mine.toml").recipe == str(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize(("name", "value"), [("data", ["shapes"]), ("set", {"lr": 1e-3}), ("source", 3)])
+def test_in_python_another_type_is_refused_with_one_that_works(name, value):
+    with pytest.raises(RunError, match=rf"{name}=.* is no .*text.*For example: {name}="):
+        Job(**{name: value})

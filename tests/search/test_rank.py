@@ -133,7 +133,7 @@ def test_a_wrong_mean_and_std_is_caught_with_its_remedy(
 def test_another_kind_of_data_is_refused(shapes: Dataset, means: Means) -> None:
     found = fitness(replace(shapes, modality="audio"), tiny_source(), means)
     assert found.verdict == "refuses"
-    assert found.reasons[0].endswith("Take a source for audio: --source URI")
+    assert found.reasons[0].endswith("Take a source for audio, such as --source hf:facebook/wav2vec2-base")
 
 
 def test_pictures_far_too_small_are_said_to_be(means: Means) -> None:

@@ -50,7 +50,8 @@ def table(*columns: str, title: str | None = None, caption: str | None = None) -
     """An empty table; a column whose name ends in ">" is aligned to the right."""
     made = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for column in columns:
-        made.add_column(column.removesuffix(">"), justify="right" if column.endswith(">") else "left")
+        justify = "right" if column.endswith(">") else "left"
+        made.add_column(column.removesuffix(">"), justify=justify, overflow="fold")  # names that differ at their ends
     return made
 
 

@@ -22,7 +22,7 @@ from regraft.search.ideas import FEW_LONG
 from regraft.search.preprocessing import Reading, alternatives, reading
 from regraft.source import Source
 from regraft.source.transformers.audio import wants_mask
-from regraft.spec import AudioSpec, InputSpec, TextSpec
+from regraft.spec import AudioSpec, InputSpec, Modality, TextSpec
 
 Verdict = Literal["fits", "warns", "refuses"]
 
@@ -86,10 +86,17 @@ def _kept(data: Dataset, source: Source, traced: Traced, means: Means) -> Readin
     return found
 
 
+_FOR: dict[Modality, str] = {
+    "image": "timm:mobilenetv2_100.ra_in1k",
+    "text": "hf:sentence-transformers/all-MiniLM-L6-v2",
+    "audio": "hf:facebook/wav2vec2-base",
+}
+
+
 def _other_kind(data: Dataset, source: Source) -> str:
     return (
         f"{source.uri} expects {source.input.modality}, and {data.name} holds {data.modality}. "
-        f"Take a source for {data.modality}: --source URI"
+        f"Take a source for {data.modality}, such as --source {_FOR[data.modality]}"
     )
 
 

@@ -23,6 +23,7 @@ import torch
 
 from regraft.cache import Tap
 from regraft.data import Dataset
+from regraft.errors import SourceError
 from regraft.probe import ProbeResult, h_score, leep, logme, nce
 from regraft.probe.rows import row_space
 from regraft.search.explain import describe_probe
@@ -107,6 +108,16 @@ def in_order(judged: Sequence[Ranked]) -> list[Ranked]:
         ordered.append(replace(chosen, reason=_reason(chosen, best, ordered)))
         left = [other for other in left if other is not chosen]
     return ordered
+
+
+def some_fit(ranked: Sequence[Ranked]) -> None:
+    """Refuse data that are of a kind that no source takes.
+
+    Raises:
+        SourceError: with the reason of each source.
+    """
+    if ranked[0].fitness.verdict == "refuses":
+        raise SourceError(" ".join(dict.fromkeys(each.fitness.reasons[0] for each in ranked)))
 
 
 def better_of(first: Ranked, second: Ranked) -> tuple[Ranked, Ranked]:

@@ -71,7 +71,7 @@ class Trial:
 
     @property
     def in_effect(self) -> Plan:
-        """The plan as it was carried out: nothing is trained in it where the weights from before any update are kept."""
+        """The plan as it was carried out: where the weights from before any update are kept, nothing is trained."""
         history = self.history
         kept = history is None or history.kept_epoch or history.blend
         return self.plan if kept else self.plan.untrained()
