@@ -14,6 +14,7 @@ import torch
 
 from regraft.cache import default_root, make_root
 from regraft.data import Dataset, Kind, read
+from regraft.data.locate import printable
 from regraft.engine import EngineName
 from regraft.errors import RecipeError, RunError, SourceError, closest
 from regraft.run import Engine, Here, Listener
@@ -290,8 +291,13 @@ class Job(Fitting):
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_THE_RUN}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         recipe = self.chosen_recipe
-        asked = self.recipe if isinstance(self.recipe, str) else self.recipe.name
-        return plain | {"source": list(self.sources), "recipe": asked, "resolved_recipe": recipe and recipe.to_dict()}
+        settled = {
+            "data": printable(self.data),
+            "source": list(self.sources),
+            "recipe": self.recipe if isinstance(self.recipe, str) else self.recipe.name,
+            "resolved_recipe": recipe and recipe.to_dict(),
+        }
+        return plain | settled
 
 
 def examples(setting: Setting) -> Dataset:

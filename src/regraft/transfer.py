@@ -182,11 +182,11 @@ def _conclude(job: Job, folder: RunFolder, decision: Decision, work: Means, cloc
     probabilities = chosen.probabilities("test")
     correct = test.task.merits_of_outputs(probabilities, test.y)
     metrics = _metrics(job, chosen, measured(test.task, probabilities, test.y), fit_seconds)
+    _save_model(folder, chosen, metrics)
     _write(folder, decision)
     _write_answers(folder, test, probabilities)
     _write_trust(folder, examine(chosen, correct), chosen.prospect.features.data.split("train"))
     write_looks(folder.path, chosen)
-    _save_model(folder, chosen, metrics)
     _finish(folder, metrics, clock, fit_seconds)
     before = clock.spent
     case = Case(chosen, correct, fit_seconds, work, _pool(job, chosen), _left_for_controls(clock))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from conftest import CLASSES, TINY  # type: ignore[import-not-found]
+from regraft.artifact import load
 from regraft.source import write_source
 from regraft.testing import tiny_source
 
@@ -159,3 +161,30 @@ def test_a_transformer_of_timm_sees_another_size_of_pictures(run, pictures, tmp_
     card = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert card["input"]["size"] == [3, 48, 48]
     assert run("predict", tmp_path / "run" / "model", picture).status == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names must be UTF-8 here")
+def test_names_that_are_no_utf8_are_escaped_wherever_they_are_written(fit, run, pictures, tmp_path):
+    for path in [*pictures.rglob("*.png")]:
+        path.rename(path.with_name(os.fsdecode(path.stem.encode() + b"\xe9.png")))
+    disc = (pictures / "disc").rename(pictures / os.fsdecode(b"disc\xe9"))
+    (disc / os.fsdecode(b"\xe9.doc")).touch()
+    answer = fit("--recipe", "probe", "--evidence", "off")
+    assert answer.status == 0, answer.err
+    predictions = (tmp_path / "run/predictions.csv").read_text(encoding="utf-8")
+    assert "disc\\udce9/" in predictions and "\\udce9.png" in predictions
+    answered = json.loads(run("predict", tmp_path / "run/model", disc, "--json").out)
+    assert "disc\\udce9" in {one["label"] for one in answered}
+    inspected = json.loads(run("inspect", pictures, "--json").out)
+    assert "disc\\udce9" in inspected["classes"] and "\\udce9.doc" in str(inspected["problems"][0])
+
+
+def test_the_model_is_saved_before_anything_that_may_fail(fit, tmp_path):
+    assert fit("--recipe", "probe", "--evidence", "off").status == 0
+    for name in ("metrics.json", "evidence.json", "predictions.csv"):
+        (tmp_path / "run" / name).unlink()
+    shutil.rmtree(tmp_path / "run/model")
+    (tmp_path / "run/predictions.csv").mkdir()  # where no file can be written
+    with pytest.raises(IsADirectoryError):
+        fit("--recipe", "probe", "--evidence", "off", "--resume")
+    assert load(tmp_path / "run/model", trust_code=True).classes == tuple(sorted(CLASSES))

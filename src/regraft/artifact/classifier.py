@@ -21,7 +21,7 @@ from regraft.data import CLASSIFICATION, Dataset, Example, Preparation, Problem,
 from regraft.data.arrays import list_arrays
 from regraft.data.bad import BadExample
 from regraft.data.check import listed
-from regraft.data.locate import BytesLocator, FileLocator, Locator
+from regraft.data.locate import BytesLocator, FileLocator, Locator, printable
 from regraft.data.medium import MEDIA, Medium
 from regraft.data.read import TABLES, unlabelled
 from regraft.data.text.opening import PairLocator, TextLocator
@@ -301,7 +301,7 @@ def _examples(inputs: Inputs, medium: Medium, tell: Callable[[Problem], None]) -
         except OSError as error:
             tell(Problem("unreadable", name, str(error)))
         else:
-            found.append(Example(key, 0, "test", name, locator))
+            found.append(Example(key, 0, "test", printable(name), locator))
     return Dataset("inputs", (), tuple(found), modality=medium.modality)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from regraft.data.bad import broken
-from regraft.data.locate import Locator
+from regraft.data.locate import Locator, printable
 from regraft.data.medium import MEDIA
 from regraft.data.task import CLASSIFICATION, Task
 from regraft.digest import digest_bytes
@@ -70,6 +70,9 @@ class Problem:
     kind: str
     name: str
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
     def __str__(self) -> str:
         return f"{self.name}: {self.kind}: {self.detail}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from regraft.data.dataset import Problem
 from regraft.data.listing import SPLIT_NAMES, Listing, Row, is_shown
-from regraft.data.locate import FileLocator
+from regraft.data.locate import FileLocator, printable
 from regraft.data.medium import MEDIA, modality_of_files
 from regraft.errors import DataError
 from regraft.spec import Modality
@@ -78,9 +78,9 @@ def _list_class(root: Path, folder: Path, paths: list[Path], split: str | None, 
     for path in paths:
         if path.suffix.lower() in medium.suffixes:
             name = path.relative_to(root).as_posix()
-            listing.rows.append(Row(name, FileLocator(str(path)), folder.name, split))
+            listing.rows.append(Row(name, FileLocator(str(path)), printable(folder.name), split))
         else:
-            others.append(path.name)
+            others.append(printable(path.name))
     name = folder.relative_to(root).as_posix()
     if others:
         detail = f"{len(others)} files that are not {medium.noun}s by their ending ({', '.join(others[:3])})"
@@ -100,7 +100,8 @@ def _list_loose(parent: Path, paths: list[Path], listing: Listing) -> None:
             f"Expected one folder per class: {parent}/CLASS/{medium.sample}"
         )
     if loose:
-        detail = f"{len(loose)} {medium.noun}s beside the class folders ({', '.join(f.name for f in loose[:3])})"
+        names = ", ".join(printable(path.name) for path in loose[:3])
+        detail = f"{len(loose)} {medium.noun}s beside the class folders ({names})"
         listing.notes.append(Problem("ignored", parent.name, detail))
 
 

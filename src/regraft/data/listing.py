@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from regraft.data.dataset import Problem
-from regraft.data.locate import Locator
+from regraft.data.locate import Locator, printable
 from regraft.data.task import Kind
 from regraft.spec import Modality
 
@@ -32,6 +32,9 @@ class Row:
     locator: Locator
     label: str | tuple[str, ...]
     split: str | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
 
 @dataclass
@@ -61,6 +64,9 @@ class Listing:
     encoding: str = ""
     kind: Kind | None = None
     labelled: bool = True
+
+    def __post_init__(self) -> None:
+        self.name = printable(self.name)
 
     def mode(self, seen: str) -> str:
         """What a text is said to be encoded in; cells that stand as UTF-8 in memory came in the table's own."""

@@ -30,6 +30,17 @@ class Decoded(Locator, Protocol):
         ...
 
 
+def printable(path: str | Path) -> str:
+    r"""A path that any file of text can hold: bytes that are no UTF-8, which Linux allows, as Python spells them.
+
+    Example:
+        >>> import os
+        >>> print(printable(os.fsdecode(b"caf\xe9.png")), printable("café.png"))
+        caf\udce9.png café.png
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def is_decoded(locator: Locator) -> TypeGuard[Decoded]:
     """Whether a locator opens its own content."""
     return hasattr(locator, "opened")  # a tenth of the time of isinstance, and asked for every row of a table
