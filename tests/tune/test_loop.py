@@ -186,6 +186,23 @@ def test_parameters_out_of_reach_are_named() -> None:
         train(plan, network, data, None, seed=0)
 
 
+class Named(nn.Module):
+    """A layer called as PEFT calls what its adapters adapt; some networks of timm have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.ModuleDict({"base_layer": nn.Linear(4, 2)})
+
+    def forward(self, x):
+        return self.body["base_layer"](x)
+
+
+def test_a_layer_called_base_layer_keeps_its_name(tiny) -> None:
+    network, data = Named(), ArrayRows(np.ones((4, 4), np.float32), np.array([0, 1, 0, 1]))
+    plan = plan_whole(QUICK, network, source="test", n_classes=2, n_train=4)
+    assert len(train(plan, network, data, data, seed=0).rows) == 4
+
+
 def test_a_plan_for_another_network_is_refused(tiny) -> None:
     plan, _ = ready(tiny, QUICK)
     with pytest.raises(RecipeError, match=r"used\.weight"):

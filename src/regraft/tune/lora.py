@@ -61,9 +61,15 @@ def adapted_layers(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name.removesuffix(_A) for name in names if name.endswith(_A))
 
 
-def plan_name(name: str) -> str:
-    """What a plan calls a tensor of an adapted network: the source's own name."""
-    return name.replace(".base_layer.", ".")
+def plan_name(name: str, layers: Iterable[str]) -> str:
+    """What a plan calls a tensor of a network with some adapted layers: the source's own name.
+
+    Example:
+        >>> plan_name("fc.base_layer.weight", ["fc"]), plan_name("body.base_layer.weight", ["fc"])
+        ('fc.weight', 'body.base_layer.weight')
+    """
+    adapted = next((layer for layer in layers if name.startswith(f"{layer}.base_layer.")), None)
+    return name if adapted is None else name.replace(f"{adapted}.base_layer.", f"{adapted}.", 1)
 
 
 def adapt(body: fx.GraphModule, layers: Sequence[str], recipe: Recipe, *, seed: int = 0) -> None:

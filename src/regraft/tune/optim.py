@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from regraft.errors import RecipeError
-from regraft.tune.lora import plan_name
+from regraft.tune.lora import adapted_layers, plan_name
 from regraft.tune.plan import Plan
 
 
@@ -20,7 +20,9 @@ def parameter_groups(plan: Plan, network: nn.Module) -> list[dict]:
     Raises:
         RecipeError: a parameter of the network is in no row.
     """
-    parameters = {plan_name(name): parameter for name, parameter in network.named_parameters()}
+    held = dict(network.named_parameters())
+    layers = adapted_layers(held)
+    parameters = {plan_name(name, layers): parameter for name, parameter in held.items()}
     trained = {name for row in plan.rows if row.state == "trained" for name in row.names}
     strays = sorted(set(parameters) - {name for row in plan.rows for name in row.names})
     if strays:
