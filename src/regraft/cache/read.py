@@ -5,6 +5,7 @@ Shape letters: N examples; the shape of a row follows it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from regraft.cache.format import Shard
 from regraft.cache.key import CacheKey
 from regraft.cache.ragged import stacked
 from regraft.errors import CacheError
+
+_MARK_EVERY_S = 600.0  # well within the time for which `manage` takes a cache to be in use
 
 
 class FeatureCache:
@@ -41,7 +44,7 @@ class FeatureCache:
             )
         self._shards: list[Shard] = list(format.shards(folder, self._meta))
         self._index = {key: (s, r) for s, shard in enumerate(self._shards) for r, key in enumerate(shard.keys)}
-        format.mark_used(folder)
+        self._mark()
 
     @property
     def key(self) -> CacheKey:
@@ -81,6 +84,8 @@ class FeatureCache:
             CacheError: some examples have no row; the message counts and names them.
         """
         self._need(keys)
+        if time.time() - self._marked > _MARK_EVERY_S:
+            self._mark()
         return self._ragged(keys) if self._meta.ragged else self._fixed(keys)
 
     def lengths(self, keys: Sequence[str]) -> np.ndarray | None:
@@ -96,6 +101,10 @@ class FeatureCache:
         for shard, wanted, rows in self._places(keys):
             found[wanted] = np.asarray(shard.lengths)[rows]
         return found
+
+    def _mark(self) -> None:
+        format.mark_used(self.folder)
+        self._marked = time.time()
 
     def _fixed(self, keys: Sequence[str]) -> np.ndarray:
         out = np.empty((len(keys), *self.shape), self.dtype)
