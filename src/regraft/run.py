@@ -138,6 +138,19 @@ def make_folder(path: Path) -> None:
         raise RunError(f"the folder {path} cannot be made ({why}). Choose another one: --out NEW_FOLDER") from error
 
 
+def bytes_below(folder: Path) -> int:
+    """What the files of a folder and of those in it take; what another process removes meanwhile takes nothing."""
+    total = 0
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += bytes_below(Path(entry))
+            else:
+                with suppress(FileNotFoundError):
+                    total += entry.stat().st_size
+    return total
+
+
 class RunFolder:
     """An open run folder; also the listener that writes `log.jsonl`.
 

@@ -34,7 +34,7 @@ from regraft.evidence.measures import measured
 from regraft.evidence.predictions import MOST_PICTURES, largest_errors
 from regraft.evidence.record import data_facts, profile_rows, write_curves
 from regraft.job import Fitting, Job, examples, means, open_source, readable, run_path
-from regraft.run import EVIDENCE, METRICS, Listener, RunFolder, peak_rss_mb
+from regraft.run import EVIDENCE, METRICS, Listener, RunFolder, bytes_below, peak_rss_mb
 from regraft.search import (
     TRAINING,
     Clock,
@@ -236,7 +236,7 @@ def _finish(folder: RunFolder, metrics: dict[str, Any], clock: Clock, fit_second
     metrics |= {"wall_s": round(clock.spent, 3), "peak_rss_mb": round(peak_rss_mb(), 1)}
     controls = metrics["times"].get("controls", 0.0)
     metrics["times"]["model, examination, files"] = round(clock.spent - fit_seconds - controls, 3)
-    metrics["sizes"]["model"] = _bytes(folder.path / "model")
+    metrics["sizes"]["model"] = bytes_below(folder.path / "model")
     folder.write_json(METRICS, metrics)
 
 
@@ -324,7 +324,3 @@ def _save_model(folder: RunFolder, chosen: Trial, metrics: dict[str, Any]) -> No
 
 def _first(data: Dataset, n: int) -> Dataset:
     return replace(data, examples=data.examples[:n])
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -149,6 +149,15 @@ def test_a_damaged_or_newer_cache_says_so(tmp_path: Path, content: str) -> None:
         FeatureCache(tmp_path)
 
 
+def test_a_damaged_description_is_written_anew_and_its_rows_count(tmp_path: Path) -> None:
+    rows = make(tmp_path / "c", 10)
+    (tmp_path / "c" / "cache.json").write_text("{")
+    with pytest.raises(CacheError, match="regraft cache verify --remove"):
+        FeatureCache(tmp_path / "c")
+    create(tmp_path / "c", META)
+    np.testing.assert_array_equal(FeatureCache(tmp_path / "c", META.key).rows(names(10)), rows)
+
+
 def test_rows_are_read_by_many_threads_at_once(tmp_path: Path) -> None:
     """Parsing NumPy's header as Python in several threads crashed under Python 3.11."""
     rows = make(tmp_path / "c", 30)

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_cache_format import META, make
 
-from regraft.cache import cache_limit, clean, default_root, list_caches, parse_bytes, verify
+from regraft.cache import FeatureCache, cache_limit, clean, default_root, list_caches, parse_bytes, verify
 from regraft.errors import CacheError
+
+# Renames for ever, as writers do that finish their shards.
+BUSY = """
+import os, sys
+names = [f"{sys.argv[1]}/.rows-{i}.npy" for i in range(200)]
+print("begun", flush=True)
+while True:
+    for name in names:
+        os.rename(name + ".part", name)
+        os.rename(name, name + ".part")
+"""
 
 
 @pytest.fixture
@@ -59,6 +73,21 @@ def test_a_shard_without_rows_and_a_cache_without_sense_are_found(root: Path) ->
     assert [info.source for info in list_caches(root)] == ["a", "b"]
 
 
+def test_cleaning_all_takes_damaged_caches_too(root: Path) -> None:
+    (root / "c" / "cache.json").write_text("?")
+    assert len(clean(root, all=True).removed) == 3 and list(root.iterdir()) == []
+
+
+def test_a_cache_that_is_read_stays_in_use(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, marks = FeatureCache(root / "c"), root / "c" / "cache.json"
+    os.utime(marks, (0, 0))
+    cache.rows(["0"])
+    assert marks.stat().st_mtime == 0  # not at every reading
+    monkeypatch.setattr("regraft.cache.read._MARK_EVERY_S", 0.0)
+    cache.rows(["0"])
+    assert root / "c" not in clean(root, 0, unused_s=3600).removed
+
+
 def test_cleaning_removes_those_unused_for_longest(root: Path) -> None:
     limit = sum(info.bytes for info in list_caches(root)[:2])
     report = clean(root, limit)
@@ -83,6 +112,27 @@ def test_leftovers_of_dead_writers_are_swept(root: Path) -> None:
         os.utime(path, (0, 0))
     assert clean(root).bytes == 200
     assert fresh.exists()
+
+
+def test_another_process_may_write_meanwhile(root: Path) -> None:
+    for i in range(200):
+        (root / "a" / f".rows-{i}.npy.part").write_bytes(b"x")
+    with subprocess.Popen([sys.executable, "-c", BUSY, str(root / "a")], stdout=subprocess.PIPE) as busy:
+        try:
+            assert busy.stdout is not None and busy.stdout.readline()
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                assert clean(root).removed == ()
+        finally:
+            busy.kill()
+
+
+def test_two_may_clean_at_once(tmp_path: Path) -> None:
+    for i in range(30):
+        make(tmp_path / f"{i}", 1)
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(lambda _: clean(tmp_path, all=True), range(4)))
+    assert list_caches(tmp_path) == [] and any(report.removed for report in reports)
 
 
 @pytest.mark.parametrize(("text", "size"), [("10", 10), ("2K", 2048), ("1.5 GiB", 3 * 2**29), ("1tb", 2**40)])

@@ -10,7 +10,7 @@ digits of the key's digest, so equal work meets in one folder and different work
 
 `cache.json` is one JSON object: `format` (1), `digest` and `key` (the key and its parts), `shape` (of one
 row), `dtype`, and `made` (by which source, when, with which versions; for people, never read back). It is
-written once, under a temporary name, and renamed. Its time of change is the time of the last use.
+written once, under a temporary name, and renamed. Its time of change is the time of the last use, to ten minutes.
 
 A shard is a plain NumPy file, little-endian, row-major: `numpy.load(path, mmap_mode="r")` opens it, and
 nothing of regraft is needed. Beside it lies a small JSON object: `keys` (the example of each row, in
@@ -53,6 +53,10 @@ SHARD_BYTES = 32 * 2**20
 _HEADER = 192  # bytes before the first row: room for any shape, and a multiple of 64 as NumPy wants it
 _META = "cache.json"
 _PART = ".part"
+
+
+class DamagedMeta(CacheError):  # noqa: N818  (it reads as what it is)
+    """A folder has no `cache.json`, or one that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ def read_meta(folder: Path) -> Meta:
     """What a cache folder says about its rows.
 
     Raises:
-        CacheError: the folder is no cache, is damaged, or was written by a newer regraft.
+        DamagedMeta: the folder is no cache, or is damaged.
+        CacheError: it was written by a newer regraft.
     """
     try:
         content = json.loads((folder / _META).read_text())
@@ -145,7 +150,9 @@ def read_meta(folder: Path) -> Meta:
             key, ragged = CacheKey.from_dict(content["key"]), bool(content.get("ragged"))
             meta = Meta(key, tuple(content["shape"]), content["made"], ragged)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CacheError(f"{folder} is not a feature cache ({error}). Remove it: regraft cache clean") from error
+        raise DamagedMeta(
+            f"{folder} is not a feature cache ({error}). Remove it: regraft cache verify --remove"
+        ) from error
     if meta is None:
         raise CacheError(
             f"{folder} has cache format {version}; this regraft reads format {FORMAT}. "

@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from regraft.cache.format import Meta
 from regraft.cache.key import CacheKey
 from regraft.digest import digest_file
 from regraft.errors import CacheError
+from regraft.run import bytes_below
 
 DEFAULT_LIMIT = 20 * 2**30
 _IN_USE_S = 3600.0  # a cache used this recently may be open in another process
@@ -160,18 +162,23 @@ def clean(
     Args:
         root: where the caches are.
         max_bytes: what may stay; None removes no cache, only leftovers.
-        all: remove every cache.
+        all: remove every cache, the damaged ones too.
         keep: folders that stay whatever their size.
         unused_s: spare caches that were used within so many seconds.
     """
-    before = _bytes(root)
+    before = bytes_below(root)
     for folder in _folders(root):
-        _sweep(folder)
-    if all or (max_bytes is not None and _bytes(root) > max_bytes):
+        with suppress(FileNotFoundError):  # removed by another process
+            _sweep(folder)
+    if all or (max_bytes is not None and bytes_below(root) > max_bytes):
         shutil.rmtree(root / memo.FOLDER, ignore_errors=True)  # small, and quick to make again
-    left = _bytes(root)
+    left = bytes_below(root)
     removed: list[Path] = []
-    for info in reversed(list_caches(root)):
+    listed = list_caches(root)
+    for folder in sorted({*_folders(root)} - {info.folder for info in listed} - {*keep}) if all else ():
+        _remove(folder)
+        removed.append(folder)
+    for info in reversed(listed):
         if not all and (max_bytes is None or left <= max_bytes):
             break
         if info.folder in keep or time.time() - info.last_used < unused_s:
@@ -179,7 +186,7 @@ def clean(
         _remove(info.folder)
         removed.append(info.folder)
         left -= info.bytes
-    kept = _bytes(root)
+    kept = bytes_below(root)
     return CleanReport(tuple(removed), before - kept, kept)
 
 
@@ -200,7 +207,7 @@ def _info(folder: Path) -> CacheInfo | None:
     except (CacheError, OSError):  # damaged, or removed by another process while we looked
         return None
     source, made = meta.made.get("source", ""), meta.made.get("time", "")
-    return CacheInfo(folder, meta.key, source, meta.shape, len(rows), _bytes(folder), made, used)
+    return CacheInfo(folder, meta.key, source, meta.shape, len(rows), bytes_below(folder), made, used)
 
 
 def _damage(sidecar: Path, meta: Meta) -> str:
@@ -243,9 +250,6 @@ def _sweep(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     # Out of sight first, so that nobody opens half a cache.
     gone = folder.with_name(f".gone-{folder.name}-{os.getpid()}")
-    folder.rename(gone)
-    shutil.rmtree(gone)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    with suppress(FileNotFoundError):  # removed by another process
+        folder.rename(gone)
+        shutil.rmtree(gone)

@@ -23,9 +23,11 @@ def create(folder: Path, meta: Meta) -> None:
         CacheError: what is there was made for something else; the message names what differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not format.has_meta(folder):
+    try:
+        found = format.read_meta(folder)
+    except format.DamagedMeta:  # or not there; the folder's name says what its rows are, and each shard is checked
         format.write_meta(folder, meta)
-    found = format.read_meta(folder)
+        found = format.read_meta(folder)
     differences = meta.key.differs(found.key)
     if found.shape != meta.shape:
         differences.append(f"shape ({found.shape}, here {meta.shape})")
