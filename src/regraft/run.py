@@ -1,7 +1,7 @@
 """The run folder: where a run writes what it did; who is told what it is doing, and where its pieces run.
 
 A run folder is never overwritten. It is new or empty, or it belongs to the same job and the user said `--resume`.
-Every file appears whole: written under a temporary name, then renamed.
+What a resumed run reads appears whole: written under a temporary name, then renamed.
 """
 
 from __future__ import annotations

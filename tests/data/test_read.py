@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -196,6 +197,14 @@ def test_what_macos_adds_to_a_folder_of_parquet_is_passed_over(photos: Path, tmp
     (tmp_path / "train.parquet").rename(tmp_path / "data" / "train.parquet")
     (tmp_path / "__MACOSX" / "train.parquet").write_text("")
     assert len(read(tmp_path)) == 60
+
+
+def test_parquet_can_be_sent_to_another_process(photos: Path, tmp_path: Path):
+    """As an engine does it; a column holds a lock and an open file."""
+    pq.write_table(_hf_table(_records(photos), "struct"), tmp_path / "all.parquet")
+    data = read(tmp_path / "all.parquet")
+    sent = pickle.loads(pickle.dumps(data))
+    assert [sent.open(i).tobytes() for i in range(3)] == [data.open(i).tobytes() for i in range(3)]
 
 
 def test_parquet_holds_few_blocks_in_any_order(tmp_path: Path):

@@ -51,6 +51,10 @@ class BlockCache:
         self.held = 0  # bytes
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it begins empty."""
+        return BlockCache, (self._capacity,)
+
     def get(self, key: tuple[str, int, int]) -> pa.Array | None:
         """A block, if it is still there."""
         with self._lock:
@@ -87,6 +91,10 @@ class PictureColumn:
         self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BLOCK_BYTES)
         self._block_rows = [self._rows_per_block(g) for g in range(self._file.num_row_groups)]
         self._ahead: tuple[int, int, Iterator[pa.RecordBatch]] = (-1, 0, iter(()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process the file is opened anew."""
+        return PictureColumn, (self._path, self._column, self._cache)
 
     def content(self, group: int, row: int) -> bytes:
         """The encoded picture of one row of a row group."""

@@ -110,7 +110,7 @@ def _sent(work: Callable[[Any], Any]) -> Any:
         return ray.put(work)
     except Exception as error:  # each kind of object refuses in its own way
         raise RunError(
-            f"this source cannot be sent to another process ({first_line(error)}). Work here: --engine local"
+            f"the source or the data cannot be sent to another process ({first_line(error)}). Work here: --engine local"
         ) from error
 
 

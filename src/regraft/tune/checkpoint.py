@@ -45,7 +45,7 @@ def read_checkpoint(path: Path, *, made_for: str) -> dict[str, Any] | None:
 
     Args:
         path: the file.
-        made_for: digest of what the run is (plan, seed, rows).
+        made_for: digest of what the run is (plan, seed, labels).
 
     Raises:
         RunError: the checkpoint belongs to another run, or is damaged.
@@ -58,7 +58,7 @@ def read_checkpoint(path: Path, *, made_for: str) -> dict[str, Any] | None:
         raise RunError(damaged(path, first_line(error))) from error
     if state["made_for"] != made_for:
         raise RunError(
-            f"{path} was written by another run (its plan, seed or data differ). "
+            f"{path} was written by another run (its plan, seed or labels differ). "
             "Resume with the same settings and data, or begin anew: --out NEW_FOLDER"
         )
     return state
