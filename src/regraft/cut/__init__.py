@@ -11,13 +11,14 @@ from regraft.cut.linear import as_modules, linear_layers, weight_shape
 from regraft.cut.of_source import trace_source
 from regraft.cut.surgery import around, between, copy_graph, join, replaced, split
 from regraft.cut.tracing import trace
-from regraft.cut.training import measuring, set_training, statistics
+from regraft.cut.training import batch_norms, measuring, set_training, statistics
 
 __all__ = [
     "Cut",
     "Traced",
     "around",
     "as_modules",
+    "batch_norms",
     "between",
     "copy_graph",
     "describe",

@@ -64,6 +64,22 @@ def set_training(
         graph.recompile()
 
 
+def batch_norms(graph: fx.GraphModule) -> tuple[fx.Node, ...]:
+    """The batch norms of an exported graph that remember a mean and a variance, in order of the flow.
+
+    Of their arguments the first is what they normalise, the fourth and fifth are what they remember.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from regraft.cut import trace
+        >>> traced = trace(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), torch.zeros(2, 3))
+        >>> [str(node.target) for node in batch_norms(traced.graph)]
+        ['aten.batch_norm.default']
+    """
+    return tuple(node for node in _nodes(graph, _BATCH_NORM) if isinstance(node.args[3], fx.Node))
+
+
 def statistics(graph: fx.GraphModule) -> dict[str, tuple[str, ...]]:
     """The batch norms of a graph: the name of each running mean, with the names of the layer's other tensors.
 
@@ -76,11 +92,10 @@ def statistics(graph: fx.GraphModule) -> dict[str, tuple[str, ...]]:
         {'1.running_mean': ('1.running_var', '1.weight', '1.bias')}
     """
     found = {}
-    for node in _nodes(graph, _BATCH_NORM):
+    for node in batch_norms(graph):
         weight, bias, mean, variance = node.args[1:5]
-        if isinstance(mean, fx.Node):
-            rest = [n for n in (variance, weight, bias) if isinstance(n, fx.Node)]
-            found[str(mean.target)] = tuple(str(n.target) for n in rest)
+        mean, *rest = [str(n.target) for n in (mean, variance, weight, bias) if isinstance(n, fx.Node)]
+        found[mean] = tuple(rest)
     for name, module in graph.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None:
             found[f"{name}.running_mean"] = tuple(

@@ -20,7 +20,7 @@ import torch
 from torch import fx
 
 from regraft.cache import Tap, TapModel
-from regraft.cut import Traced
+from regraft.cut import Traced, batch_norms
 from regraft.data import Dataset, Transform, load_pixels
 from regraft.probe import lda
 from regraft.source import Source, front
@@ -95,7 +95,7 @@ def reading(data: Dataset, source: Source, traced: Traced) -> Reading:
 
 def has_batch_norm(traced: Traced) -> bool:
     """Whether a network remembers what it saw."""
-    return any("batch_norm" in str(node.target) for node in traced.graph.graph.nodes)
+    return bool(batch_norms(traced.graph))
 
 
 def probed(data: Dataset, source: Source, traced: Traced) -> dict[str, np.ndarray] | None:
@@ -200,6 +200,7 @@ class _Watch(fx.Interpreter):
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
+        self.batch_norms = batch_norms(graph)
         self.divergences: list[float] = []
 
     def until_enough(self, x: torch.Tensor) -> None:
@@ -207,7 +208,7 @@ class _Watch(fx.Interpreter):
             self.run(x)
 
     def run_node(self, n: fx.Node) -> Any:
-        if "batch_norm" in str(n.target):
+        if n in self.batch_norms:
             values: Any = self.map_nodes_to_values(n.args[:5], n)
             x, _, _, mean, variance = values
             self.divergences.append(_divergence(x, mean, variance))
