@@ -175,10 +175,13 @@ def _right(traced: Traced, spec: InputSpec, rows: torch.Tensor, y: np.ndarray) -
 
 def _distance(traced: Traced, spec: InputSpec, rows: torch.Tensor) -> float:
     """The mean divergence of pixels (N, C, H, W) from what the first batch norms remember."""
-    watch = _Watch(traced.graph)
-    with torch.no_grad():
-        watch.until_enough(front(spec)(_quarters(rows))[0])
-    return float(np.mean(watch.divergences))
+    first = batch_norms(traced.graph)[:_LAYERS]
+    # Behind a flattening no part of a picture will do, even where it raises nothing: view(-1, n) mixes the pictures.
+    on_maps = all(node.all_input_nodes[0].meta["val"].ndim == 4 for node in first)
+    try:
+        return _Watch(traced.graph, first).distance(front(spec)(_quarters(rows) if on_maps else rows)[0])
+    except RuntimeError:  # one size only: positions that are added, maps that are flattened on the way
+        return _Watch(traced.graph, first).distance(front(spec)(rows)[0])
 
 
 def _quarters(rows: torch.Tensor) -> torch.Tensor:
@@ -198,22 +201,23 @@ class _Enough(Exception):  # noqa: N818  (it reads as what it is)
 class _Watch(fx.Interpreter):
     """Runs a graph up to its first batch norms and compares their inputs with what they remember."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, first: tuple[fx.Node, ...]) -> None:
         super().__init__(graph)
-        self.batch_norms = batch_norms(graph)
+        self.first = first
         self.divergences: list[float] = []
 
-    def until_enough(self, x: torch.Tensor) -> None:
-        with suppress(_Enough):
+    def distance(self, x: torch.Tensor) -> float:
+        with torch.no_grad(), suppress(_Enough):
             self.run(x)
+        return float(np.mean(self.divergences))
 
     def run_node(self, n: fx.Node) -> Any:
-        if n in self.batch_norms:
+        if n in self.first:
             values: Any = self.map_nodes_to_values(n.args[:5], n)
             x, _, _, mean, variance = values
             self.divergences.append(_divergence(x, mean, variance))
-            if len(self.divergences) == _LAYERS:
-                raise _Enough
+        if n is self.first[-1]:
+            raise _Enough
         return super().run_node(n)
 
 
