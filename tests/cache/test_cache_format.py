@@ -18,7 +18,7 @@ from regraft.cache.write import Writer, create
 from regraft.digest import digest_file
 from regraft.errors import CacheError
 
-META = Meta(CacheKey("t", "w", Tap("layer3", 4), "float32", "float32"), (5,), {"source": "here"})
+META = Meta(CacheKey("t", "w", "a", Tap("layer3", 4), "float32", "float32"), (5,), {"source": "here"})
 
 
 def make(folder: Path, n: int, start: int = 0, meta: Meta = META) -> np.ndarray:

@@ -19,7 +19,7 @@ from regraft.errors import CacheError
 from regraft.source import Source, front
 from regraft.testing import tiny_text_source, tiny_texts
 
-META = Meta(CacheKey("t", "w", Tap("blocks.0", 0), "float32", "float32"), (16, 3), {"source": "here"}, ragged=True)
+META = Meta(CacheKey("t", "w", "a", Tap("blocks.0", 0), "float32", "float32"), (16, 3), {"source": "here"}, ragged=True)
 
 
 @pytest.fixture(scope="module")

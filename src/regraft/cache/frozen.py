@@ -152,12 +152,13 @@ def estimate_bytes(traced: Traced, taps: Sequence[Tap], n: int, dtype: str = "fl
 
 
 def cache_key(
-    source: Source, tap: Tap, transform: Preparation, *, dtype: str = "float32", device: str = "cpu"
+    source: Source, traced: Traced, tap: Tap, transform: Preparation, *, dtype: str = "float32", device: str = "cpu"
 ) -> CacheKey:
     """The key under which the features of a source are kept."""
-    # The same tensors in another architecture (a stride, an activation function) are another network.
-    weights = digest_json([source.weights_digest, source.arch, source.arch_args])
-    return CacheKey(transform.digest, weights, tap, dtype, runtimes.numerics(device))
+    # The same tensors in another architecture (a stride, an activation function) are another network, and the code
+    # behind an architecture's name changes: users edit theirs, libraries are upgraded.
+    architecture = digest_json([source.arch, source.arch_args, traced.architecture])
+    return CacheKey(transform.digest, source.weights_digest, architecture, tap, dtype, runtimes.numerics(device))
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ def _meta(source: Source, traced: Traced, tap: Tap, transform: Preparation, dtyp
         "regraft": version("regraft"),
         "torch": torch.__version__,
     }
-    key = cache_key(source, tap, transform, dtype=dtype, device=device)
+    key = cache_key(source, traced, tap, transform, dtype=dtype, device=device)
     return Meta(key, row_shape(traced, tap), made, is_ragged(traced, tap))
 
 

@@ -42,19 +42,21 @@ class CacheKey:
 
     Args:
         transform: digest of the way from encoded picture to pixels and normalised input, the view included.
-        weights: digest of the network: its tensors, and the architecture they are in.
+        weights: digest of the network's tensors.
+        architecture: digest of what is computed with them.
         tap: where the features are taken.
         dtype: number type of the stored rows, as NumPy names it.
         runtime: class of arithmetic, "float32" or "bfloat16"; not the engine.
 
     Example:
-        >>> key = CacheKey("9f…", "51…", Tap("layer3", 4), "float32", "float32")
-        >>> key.differs(CacheKey("77…", "51…", Tap("layer3", 2), "float32", "float32"))
+        >>> key = CacheKey("9f…", "51…", "c0…", Tap("layer3", 4), "float32", "float32")
+        >>> key.differs(CacheKey("77…", "51…", "c0…", Tap("layer3", 2), "float32", "float32"))
         ['transform (77…, here 9f…)', 'tap (layer3 on a 2x2 grid, here layer3 on a 4x4 grid)']
     """
 
     transform: str
     weights: str
+    architecture: str
     tap: Tap
     dtype: str
     runtime: str
@@ -76,7 +78,8 @@ class CacheKey:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CacheKey:
         """The inverse of `to_dict`."""
-        return cls(**{**values, "tap": Tap(**values["tap"])})
+        # Caches that were made before the architecture had a digest match no key, but can be listed and removed.
+        return cls(**{"architecture": "", **values, "tap": Tap(**values["tap"])})
 
 
 def _short(part: str | Tap) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import fx
 
+from regraft.cut.architecture import architecture_digest
 from regraft.cut.graph import row_shape
 from regraft.cut.live import live_after
 from regraft.cut.names import calls
@@ -68,6 +69,7 @@ class Traced:
         model: what the network is called in messages.
         aliases: further names of cuts, and the cut's name for each.
         saved: the names in the model's state dict.
+        known: `architecture`, where it is known before the graph is made; else empty.
     """
 
     make_graph: Callable[[], fx.GraphModule] = field(repr=False)
@@ -78,11 +80,17 @@ class Traced:
     model: str = "the network"
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
     saved: frozenset[str] = field(default=frozenset(), repr=False)
+    known: str = field(default="", repr=False)
 
     @cached_property
     def graph(self) -> fx.GraphModule:
         """Nothing in place; parameters are the model's own, under its names; eval mode; any batch size."""
         return self.make_graph()
+
+    @cached_property
+    def architecture(self) -> str:
+        """Digest of what the graph computes, whatever the tensors that are saved with the model."""
+        return self.known or architecture_digest(self.graph, self.saved)
 
     def cut(self, name: str | Cut) -> Cut:
         """The legal cut of that name: a module's path, a name in `cuts`, or a node of the graph.
@@ -145,6 +153,7 @@ def to_plain(traced: Traced) -> dict[str, Any]:
         "fallback_reason": traced.fallback_reason,
         "aliases": dict(traced.aliases),
         "saved": sorted(traced.saved),
+        "architecture": traced.architecture,
     }
 
 
@@ -158,8 +167,8 @@ def from_plain(facts: dict[str, Any], make_graph: Callable[[], fx.GraphModule], 
     """
     cuts = tuple(Cut(**{**cut, "shape": tuple(cut["shape"])}) for cut in facts["cuts"])
     stages, feature = tuple(cuts[i] for i in facts["stages"]), cuts[facts["feature"]]
-    aliases, saved = facts["aliases"], frozenset(facts["saved"])
-    return Traced(make_graph, cuts, stages, feature, facts["fallback_reason"], model, aliases, saved)
+    aliases, saved, known = facts["aliases"], frozenset(facts["saved"]), facts["architecture"]
+    return Traced(make_graph, cuts, stages, feature, facts["fallback_reason"], model, aliases, saved, known)
 
 
 def describe(traced: Traced) -> list[dict[str, Any]]:

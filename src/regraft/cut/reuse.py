@@ -44,7 +44,7 @@ def with_weights_of(traced: Traced, model: nn.Module) -> Traced:
     # What is in no state dict is a constant of the architecture, which export may have named itself.
     root = {name: tensors.get(name, attribute(graph, name)) for name in names}
     swapped = with_attributes(root, copy.deepcopy(graph.graph), traced.saved)
-    return replace(traced, make_graph=lambda: swapped)
+    return replace(traced, make_graph=lambda: swapped, known="")
 
 
 def _check(name: str, graph: fx.GraphModule, tensors: dict[str, torch.Tensor], model: str) -> None:

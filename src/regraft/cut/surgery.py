@@ -205,6 +205,7 @@ def _recut(
         feature=new[last],
         aliases={alias: name for alias, name in traced.aliases.items() if name in new},
         saved=saved,
+        known="",
     )
 
 
