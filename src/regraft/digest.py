@@ -41,12 +41,13 @@ def digest_state(state: Mapping[str, torch.Tensor]) -> str:
 
 @lru_cache
 def digest_package(name: str) -> str:
-    """SHA-256 over the Python files of a package, for results that depend on how they were computed.
+    """SHA-256 over the Python files of a package and of those in it, for results that depend on how they were computed.
 
     Args:
         name: an importable package ("regraft.probe").
     """
     found = importlib.util.find_spec(name)
     assert found is not None and found.origin is not None, f"{name} is no package"
-    files = sorted(Path(found.origin).parent.glob("*.py"))
-    return digest_json([[file.name, digest_file(file)] for file in files])
+    folder = Path(found.origin).parent
+    files = sorted(folder.rglob("*.py"))
+    return digest_json([[file.relative_to(folder).as_posix(), digest_file(file)] for file in files])

@@ -10,8 +10,9 @@ import torch
 
 from regraft.cache import clean
 from regraft.data import Dataset, read
-from regraft.search import Means, Prospect, look_at, prospect
-from regraft.source import Source, load_source
+from regraft.digest import digest_package
+from regraft.search import Means, Prospect, look_at, prospect, traced_source
+from regraft.source import Source, code_of, load_source
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,28 @@ def test_other_labels_are_another_profile(digits: Dataset, source: Source, means
 def test_another_seed_is_another_profile(digits: Dataset, source: Source, means: Means, first: Prospect) -> None:
     with pytest.raises(AssertionError, match="made again"):
         look_at(digits, source, replace(means, seed=1))
+
+
+@pytest.mark.usefixtures("nothing_is_made")
+def test_cuts_of_another_version_of_a_library_are_not_taken(
+    source: Source, means: Means, first: Prospect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert traced_source(source, means.root).architecture == first.traced.architecture
+    monkeypatch.setattr(prospect, "code_of", lambda arch: [*(code_of(arch) or ()), "upgraded"])
+    monkeypatch.setattr(prospect, "trace_source", refuse)
+    with pytest.raises(AssertionError, match="made again"):
+        traced_source(source, means.root)
+
+
+def test_the_digest_of_a_package_is_of_all_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for name, code in (("before", "x = 1"), ("after", "x = 2"), ("again", "x = 1")):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "__init__.py").touch()
+        (tmp_path / name / "inner" / "code.py").write_text(code)
+        found.append(digest_package(name))
+    assert found[0] == found[2] != found[1]
 
 
 def test_a_damaged_memory_counts_as_none(digits: Dataset, source: Source, tmp_path: Path) -> None:

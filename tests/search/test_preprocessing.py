@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from regraft.data import Dataset, Transform, load_pixels, read
+from regraft.data import Dataset, Task, Transform, load_pixels, read
 from regraft.search import Fitness, Means, check, traced_source
 from regraft.search.preprocessing import Reading
 from regraft.source import Source, front, load_source, make_source
@@ -34,6 +35,22 @@ def test_parameters_that_are_named_like_a_batch_norm_are_none(shapes: Dataset, n
     source = load_source(str(KERAS / name), input=InputSpec((3, 32, 32)))
     assert any("batch_norm" in own for own in source.model.state_dict())
     assert fitness(shapes, source, tmp_path).reading.by == "batch norm"
+
+
+def test_other_labels_and_another_task_are_measured_anew(shapes: Dataset, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3))
+    source = make_source("net", "python:net", {}, net, InputSpec((3, 32, 32)))
+    others = tuple(replace(e, label=(e.label + i % 2) % 3) for i, e in enumerate(shapes.examples))
+    swapped = replace(shapes, examples=others)
+    measured = tuple(replace(e, label=0, target=(float(e.label),)) for e in shapes.examples)
+    numbers = replace(shapes, examples=measured, classes=("size",), task=Task("regression", (0.0,), (1.0,)))
+    readings = {}
+    for name, data in {"numbers": numbers, "shapes": shapes, "swapped": swapped}.items():
+        readings[name] = fitness(data, source, tmp_path).reading
+        assert fitness(data, source, tmp_path / "alone" / name).reading == readings[name]
+    assert [each.by for each in readings.values()] == ["", "probe", "probe"]
+    assert readings["shapes"] != readings["swapped"]
 
 
 class Places(nn.Module):

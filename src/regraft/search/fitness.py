@@ -76,8 +76,10 @@ def check(data: Dataset, source: Source, traced: Traced, means: Means) -> Fitnes
 
 def _kept(data: Dataset, source: Source, traced: Traced, means: Means) -> Reading:
     """What was measured, now or before."""
-    key = [source.weights_digest, source.arch, source.arch_args, source.input.to_dict(), data.split("train").keys]
-    key.append(digest_package("regraft.search"))
+    train = data.split("train")
+    examples = [train.keys, train.y.tolist(), len(data.classes), data.task.to_dict()]
+    network = [source.weights_digest, traced.architecture, source.input.to_dict()]
+    key = [examples, network, digest_package("regraft.search")]
     if (known := recall(means.root, "reading", key)) is not None:
         by, values, doubt, best = known[0]
         return Reading(by, tuple((name, value) for name, value in values), doubt, best)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from regraft import cut, probe
 from regraft.cache import Tap, recall, remember
 from regraft.cut import Traced, trace_source
@@ -17,7 +15,7 @@ from regraft.digest import digest_package
 from regraft.errors import DataError
 from regraft.probe import DepthProfile, depth_profile, taps_wanted
 from regraft.search.features import Features, Means
-from regraft.source import Source, with_random_weights
+from regraft.source import Source, code_of, with_random_weights
 
 
 @dataclass(frozen=True)
@@ -51,17 +49,17 @@ def traced_source(source: Source, root: Path | None = None) -> Traced:
 
     Args:
         source: the network.
-        root: folder of the caches, where the cuts of known architectures are kept; their graph is then exported only
-            if it is needed. A user's own code is always exported: it may change under the same name.
+        root: folder of the caches, where the cuts of architectures of released code are kept; their graph is then
+            exported only if it is needed. Other people's code is always exported: it may change under the same name.
     """
 
     def whole() -> Traced:
         return trace_source(source)
 
-    if root is None or source.arch.startswith("python:"):
+    if root is None or (code := code_of(source.arch)) is None:
         return whole()
     kind = [source.input.modality, source.input.size]
-    key = [source.arch, source.arch_args, kind, torch.__version__, digest_package("regraft.cut")]
+    key = [source.arch, source.arch_args, kind, code, digest_package("regraft.cut")]
     if (found := recall(root, "cuts", key)) is not None:
         return cut.from_plain(found[0], lambda: whole().graph, source.uri)
     traced = whole()

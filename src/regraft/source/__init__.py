@@ -6,7 +6,7 @@ Laws: nothing of a checkpoint is dropped silently; the same weights give the sam
 from; `build(source.arch, source.arch_args)` is always the same architecture again.
 """
 
-from regraft.source.arch import build, canonical_arch, expects
+from regraft.source.arch import build, canonical_arch, code_of, expects
 from regraft.source.catalogue import WEIGHT_FILES, load_source
 from regraft.source.folder import save_tensors, write_source
 from regraft.source.front import example_inputs, example_rows, front
@@ -24,6 +24,7 @@ __all__ = [
     "Source",
     "build",
     "canonical_arch",
+    "code_of",
     "contents",
     "describe",
     "example_inputs",

@@ -12,12 +12,15 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from regraft.digest import digest_package
 from regraft.errors import SourceError, closest
 from regraft.registry import Registry
 from regraft.source.plugins import plugin
@@ -27,6 +30,9 @@ Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 Builder = Callable[[str, dict[str, Any]], tuple[nn.Module, Spec | None]]
 
 ARCHITECTURES: Registry[Builder] = Registry("kind of architecture", SourceError)
+# Kinds whose networks these libraries build, which build upon each other, or the converters of this package.
+_RELEASED = ("timm", "torchvision", "hf", "graph", "onnx", "pt2", "regraft")
+_LIBRARIES = ("timm", "torchvision", "transformers")
 
 
 def expects(spec: Spec) -> Callable[[Factory], Factory]:
@@ -104,6 +110,26 @@ def canonical_arch(arch: str) -> str:
         'python:my_nets:small'
     """
     return ":".join(split_arch(arch))
+
+
+def code_of(arch: str) -> list[str] | None:
+    """Which released code builds an architecture; None for other people's, which may change under the same name.
+
+    Example:
+        >>> code_of("python:my_nets:small") is None, code_of("timm:resnet18") is None
+        (True, False)
+    """
+    if split_arch(arch)[0] not in _RELEASED:
+        return None
+    return [torch.__version__, digest_package("regraft.source"), *(_version(library) for library in _LIBRARIES)]
+
+
+@lru_cache
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
 
 
 @contextmanager
