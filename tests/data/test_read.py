@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regraft.data import Dataset, Example, read
+from regraft.data import Dataset, Example, read, read_unlabelled
 from regraft.data.parquet import BlockCache, PictureColumn
 
 
@@ -69,6 +69,36 @@ def test_what_macos_adds_and_hidden_folders_are_passed_over(photos: Path):
         (folder / "._00.jpg").write_text("")
         (folder / "00.jpg").write_text("")
     assert read(photos) == whole
+
+
+@pytest.mark.parametrize("where", ["runs/photos-1", "runs/photos/first", "newrun", "cat/newrun"])
+def test_a_run_folder_inside_the_data_is_no_data(photos: Path, where: str):
+    before = read(photos)
+    run = photos / where
+    (run / "model").mkdir(parents=True)
+    shutil.copy(photos / "dog" / "00.png", run / "filters.png")
+    shutil.copy(photos / "dog" / "02.png", run / "model" / "sample.png")
+    (run / "config.toml").write_text("seed = 0\n")
+    (run / "log.jsonl").write_text("")
+    for data in (read(photos), read_unlabelled(photos)):
+        assert sorted(example.name for example in data.examples) == sorted(e.name for e in before.examples)
+        (note,) = (problem for problem in data.problems if problem.kind == "ignored")
+        assert note.name in (where, "runs") and "regraft wrote" in note.detail
+    assert read(photos).classes == ("cat", "dog")
+
+
+def test_a_model_inside_the_data_is_no_data(photos: Path):
+    (photos / "model").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (photos / "model" / name).write_text("{}")
+    shutil.copy(photos / "dog" / "00.png", photos / "model")
+    assert read(photos).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("where", [".", "cat/..", "../photos/"])
+def test_a_folder_has_its_own_name_however_it_is_written(photos: Path, monkeypatch: pytest.MonkeyPatch, where: str):
+    monkeypatch.chdir(photos)
+    assert read(where).name == "photos"
 
 
 def test_pictures_beside_the_class_folders_are_left_out_and_said(photos: Path, paint):

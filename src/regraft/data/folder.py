@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from regraft.data.dataset import Problem
-from regraft.data.listing import SPLIT_NAMES, Listing, Row, is_shown
+from regraft.data.listing import SPLIT_NAMES, Listing, Row, folder_name, is_shown
 from regraft.data.locate import FileLocator, printable
 from regraft.data.medium import MEDIA, modality_of_files
 from regraft.errors import DataError
+from regraft.run import CONFIG, LOG
 from regraft.spec import Modality
+
+_WRITTEN = ((CONFIG, LOG), ("config.json", "model.safetensors"))  # what a run folder and a saved model hold
 
 
 def list_folder(root: Path, modality: Modality | None = None) -> Listing:
@@ -25,7 +28,7 @@ def list_folder(root: Path, modality: Modality | None = None) -> Listing:
         DataError: split folders without class folders, examples outside of class folders and none inside, or files of
             more than one modality.
     """
-    listing = Listing(root.name)
+    listing = Listing(folder_name(root), notes=_passed_over(root))
     parents = _class_parents(root, listing)
     files = {folder: (split, [*_files(folder)]) for split, parent in parents for folder in _subfolders(parent)}
     loose = {parent: _loose(parent) for _, parent in parents}
@@ -46,7 +49,8 @@ def list_unlabelled(root: Path, modality: Modality) -> Listing:
         root: the folder.
         modality: which files are examples.
     """
-    listing, medium = Listing(root.name, modality, labelled=False), MEDIA[modality]
+    listing, medium = Listing(folder_name(root), modality, labelled=False), MEDIA[modality]
+    listing.notes = _passed_over(root)
     for path in _files(root):
         if path.suffix.lower() in medium.suffixes:
             name = path.relative_to(root)
@@ -105,8 +109,24 @@ def _list_loose(parent: Path, paths: list[Path], listing: Listing) -> None:
         listing.notes.append(Problem("ignored", parent.name, detail))
 
 
+def _passed_over(root: Path) -> list[Problem]:
+    """What regraft itself wrote below the data, as one of its reports holds pictures too."""
+    found = [folder for _, _, written in _walk(root) for folder in written]
+    detail = "a run or a model that regraft wrote is no data"
+    return [Problem("ignored", folder.relative_to(root).as_posix(), detail) for folder in found]
+
+
+def _is_written(folder: Path) -> bool:
+    """Whether regraft wrote it: a run or a model, or, as runs/, a folder of nothing else."""
+    _, folders, names = next(os.walk(folder), ("", [], []))
+    if any(set(held) <= set(names) for held in _WRITTEN):
+        return True
+    inside = [folder / name for name in folders if is_shown(name)]
+    return bool(inside) and not any(map(is_shown, names)) and all(map(_is_written, inside))
+
+
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir() and is_shown(f.name))
+    return sorted(f for f in folder.iterdir() if f.is_dir() and is_shown(f.name) and not _is_written(f))
 
 
 def _loose(folder: Path) -> list[Path]:
@@ -114,6 +134,14 @@ def _loose(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if is_shown(f))
-        yield from (Path(where, name) for name in sorted(names) if is_shown(name))
+    for where, names, _ in _walk(folder):
+        yield from (where / name for name in names)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """Each folder with its files, and those of its folders that regraft wrote, which are not entered."""
+    for where, folders, names in os.walk(root):
+        shown = sorted(Path(where, name) for name in folders if is_shown(name))
+        written = [folder for folder in shown if _is_written(folder)]
+        folders[:] = [folder.name for folder in shown if folder not in written]
+        yield Path(where), [name for name in sorted(names) if is_shown(name)], written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from regraft.data.dataset import Problem
 from regraft.data.locate import Locator, printable
@@ -19,6 +20,16 @@ SPLIT_NAMES = {  # what people call them, in folders, files and cells
 def is_shown(name: str) -> bool:
     """Whether a file or folder was put there by a person: not hidden, nor what macOS adds to archives."""
     return not name.startswith(".") and name != "__MACOSX"
+
+
+def folder_name(folder: Path) -> str:
+    """What a folder is called, be it written as "." or "..".
+
+    Example:
+        >>> folder_name(Path("photos/cats/.."))
+        'photos'
+    """
+    return folder.resolve().name if folder.name in ("", "..") else folder.name
 
 
 @dataclass(frozen=True, slots=True)

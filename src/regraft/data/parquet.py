@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regraft.data.bad import BadExample
-from regraft.data.listing import SPLIT_NAMES, Listing, is_shown
+from regraft.data.listing import SPLIT_NAMES, Listing, folder_name, is_shown
 from regraft.data.medium import MEDIA
 from regraft.data.table import (
     Columns,
@@ -160,7 +160,7 @@ def list_parquet(
 
 def list_parquet_folder(root: Path, modality: Modality | None = None, kind: Kind | None = None) -> Listing:
     """Every row of a folder's Parquet files; a split column comes before a split in the name of a file or folder."""
-    listing, cache, columns = Listing(root.name, kind=kind), BlockCache(), None
+    listing, cache, columns = Listing(folder_name(root), kind=kind), BlockCache(), None
     for path in parquet_files(root):
         named = _SPLIT_IN_STEM.match(path.stem) or _SPLIT_IN_STEM.fullmatch(path.parent.name)
         default = SPLIT_NAMES[named[1].lower()] if named else None

@@ -128,7 +128,7 @@ def read_unlabelled(
         Example(seen.key, 0, split, row.name, row.locator, seen.width, seen.height, listing.mode(seen.mode))
         for (row, seen), split in zip(good, splits, strict=True)
     )
-    return Dataset(listing.name, (), examples, tuple(together(bad)), modality)
+    return Dataset(listing.name, (), examples, (*together(bad), *listing.notes), modality)
 
 
 def unlabelled(path: Path, modality: Modality) -> Listing:
