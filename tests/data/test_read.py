@@ -237,6 +237,31 @@ def test_parquet_can_be_sent_to_another_process(photos: Path, tmp_path: Path):
     assert [sent.open(i).tobytes() for i in range(3)] == [data.open(i).tobytes() for i in range(3)]
 
 
+@pytest.mark.parametrize("where", ["meta", "data", "train"])
+def test_parquet_below_class_folders_is_left_out_and_said(photos: Path, where: str):
+    before = _contents(read(photos))
+    (photos / where).mkdir()
+    pq.write_table(pa.table({"file": ["00.png"], "score": [0.5]}), photos / where / "scores.parquet")
+    data = read(photos)
+    assert _contents(data) == before
+    assert any(problem.name == where and "scores.parquet" in problem.detail for problem in data.problems)
+
+
+def test_parquet_below_split_folders_of_classes_is_left_out(photos: Path, tmp_path: Path):
+    photos.rename(tmp_path / "train")
+    pq.write_table(pa.table({"file": ["00.png"]}), tmp_path / "train" / "scores.parquet")
+    assert read(tmp_path).classes == ("cat", "dog")
+
+
+def test_folders_beside_parquet_are_left_out_and_said(photos: Path):
+    pq.write_table(_hf_table(_records(photos), "struct"), photos / "all.parquet")
+    data = read(photos)
+    assert len(data) == 60
+    assert [p.name for p in data.problems if p.kind == "ignored"] == ["cat", "dog"]
+    pq.write_table(_hf_table(_records(photos), "path"), photos / "all.parquet")
+    assert not [p for p in read(photos).problems if p.kind == "ignored"]
+
+
 def test_parquet_holds_few_blocks_in_any_order(tmp_path: Path):
     """One row group read forward, backward and at random gives its rows, and the cache keeps to its size."""
     rng = np.random.default_rng(0)

@@ -59,6 +59,17 @@ def list_unlabelled(root: Path, modality: Modality) -> Listing:
     return listing
 
 
+def class_folders(root: Path) -> list[Path]:
+    """The folders of `root`, and of its split folders, that hold examples of any kind."""
+    splits = [folder for folder in _subfolders(root) if folder.name.lower() in SPLIT_NAMES]
+    found = [folder for parent in (root, *splits) for folder in _subfolders(parent) if folder not in splits]
+    return [folder for folder in found if _holds_examples(folder)]
+
+
+def _holds_examples(folder: Path) -> bool:
+    return any(path.suffix.lower() in medium.suffixes for path in _files(folder) for medium in MEDIA.values())
+
+
 def _class_parents(root: Path, listing: Listing) -> list[tuple[str | None, Path]]:
     """The folders whose subfolders are classes, with the split that each stands for."""
     subfolders = _subfolders(root)

@@ -20,7 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regraft.data.bad import BadExample
+from regraft.data.dataset import Problem
+from regraft.data.folder import class_folders
 from regraft.data.listing import SPLIT_NAMES, Listing, folder_name, is_shown
+from regraft.data.locate import FileLocator
 from regraft.data.medium import MEDIA
 from regraft.data.table import (
     Columns,
@@ -159,21 +162,32 @@ def list_parquet(
 
 
 def list_parquet_folder(root: Path, modality: Modality | None = None, kind: Kind | None = None) -> Listing:
-    """Every row of a folder's Parquet files; a split column comes before a split in the name of a file or folder."""
+    """Every row of a folder's Parquet files; a split column comes before a split in the name of a file or folder.
+
+    Folders of examples that no row names are left out, with a note.
+    """
     listing, cache, columns = Listing(folder_name(root), kind=kind), BlockCache(), None
     for path in parquet_files(root):
         named = _SPLIT_IN_STEM.match(path.stem) or _SPLIT_IN_STEM.fullmatch(path.parent.name)
         default = SPLIT_NAMES[named[1].lower()] if named else None
         columns = _list_file(path, cache, listing, default, modality or (columns and columns.modality))
+    if not any(isinstance(row.locator, FileLocator) for row in listing.rows):
+        beside = (folder.relative_to(root).as_posix() for folder in class_folders(root))
+        listing.notes += [Problem("ignored", name, "a folder beside the Parquet files") for name in beside]
     return finish(listing, columns)
 
 
 def parquet_files(root: Path) -> list[Path]:
-    """The Parquet files of a folder, or of the one folder below it that has any, or of its split folders."""
+    """The Parquet files of a folder, or of the one folder below it that has any, or of its split folders.
+
+    Where the folder has classes, Parquet files below it are no more than something that lies beside the examples.
+    """
     here = _shown(root, "*.parquet")
     if here:
         return here
     below = _shown(root, "*/*.parquet")
+    if below and len({folder.name for folder in class_folders(root)}) > 1:
+        return []
     folders = sorted({path.parent.name for path in below})
     if len(folders) > 1 and not all(name.lower() in SPLIT_NAMES for name in folders):
         raise DataError(
