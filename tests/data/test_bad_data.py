@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterable
@@ -125,6 +126,24 @@ def test_a_class_without_training_pictures(photos: Path, tmp_path: Path, paint):
     for i in range(3):
         paint(500 + i).save(tmp_path / "test" / "cow" / f"{i}.png")
     assert "class 'cow' has no training picture" in _message(tmp_path)
+
+
+def test_a_misspelt_split_folder_is_named(photos: Path, tmp_path: Path):
+    shutil.copytree(photos, tmp_path / "root" / "test")
+    photos.rename(tmp_path / "root" / "trian")
+    message = _message(tmp_path / "root")
+    assert "the classes 'cat', 'dog' have no training picture. 'trian' is ignored" in message
+    assert "Did you mean 'train'?" in message
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_misspelt_class_folder_is_named(photos: Path, tmp_path: Path, paint, n: int):
+    photos.rename(tmp_path / "train")
+    (tmp_path / "val" / "dgo").mkdir(parents=True)
+    for i in range(n):
+        paint(500 + i).save(tmp_path / "val" / "dgo" / f"{i}.png")
+    message = _message(tmp_path)
+    assert "class 'dgo' has" in message and "Did you mean 'dog'?" in message
 
 
 def test_a_misspelt_path_shows_near_names(photos: Path):

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from regraft.data.bad import MISSING, UNKNOWN_SPLIT
 from regraft.data.dataset import Example, Problem
+from regraft.data.folder import BESIDE
+from regraft.data.listing import SPLIT_NAMES
 from regraft.data.medium import Medium
 from regraft.data.targets import NUMBERS, are_numbers
 from regraft.data.task import BETWEEN, Kind
 from regraft.data.text.opening import FALLBACK
+from regraft.errors import closest
 
 _SHOWN = 20  # problems in one message; the rest is counted
 _SMALL = 5  # fewer training examples than this leave a class to luck
@@ -82,7 +85,14 @@ def _to_mend(bad: Sequence[Problem]) -> str:
     )
 
 
-def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str, noun: str, in_table: bool) -> list[str]:
+def fatal(
+    classes: tuple[str, ...],
+    examples: Sequence[Example],
+    where: str,
+    noun: str,
+    in_table: bool,
+    known: Sequence[Problem] = (),
+) -> list[str]:
     """Messages about classes that nothing can be learned from.
 
     Args:
@@ -91,6 +101,7 @@ def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str, nou
         where: what `read` was called with, as code.
         noun: what one example is called.
         in_table: whether labels and splits are cells, rather than folders.
+        known: what the reader noticed, which may be why.
     """
     if len(classes) < 2:
         found = f"one class, {classes[0]!r}" if classes else f"no class with a usable {noun}"
@@ -102,20 +113,35 @@ def fatal(classes: tuple[str, ...], examples: Sequence[Example], where: str, nou
     single = [name for label, name in enumerate(classes) if len(contents[label]) == 1]
     taught = {example.label for example in examples if example.split == "train"}
     untaught = [name for label, name in enumerate(classes) if label not in taught and name not in single]
+    sure = [name for label, name in enumerate(classes) if label in taught and name not in single]
     messages = []
     if single:
         doubt = f". {NUMBERS}" if are_numbers(classes) else ""
+        strange = [name for name in single if classes.index(name) not in taught]
         messages.append(
-            f"{_classes(single)} only one {noun} (the same {noun} twice counts once){doubt}. A class needs "
-            f"at least two, one to train on and one to test on: add more, or remove it, then read({where})"
+            f"{_classes(single)} only one {noun} (the same {noun} twice counts once){doubt}."
+            f"{_misspelt(strange, sure)} A class needs at least two, one to train on and one to test on: "
+            f"add more, or remove it, then read({where})"
         )
     if untaught:
         some = "Give some rows of each the split train" if in_table else f"Put some into train/{untaught[0]}/"
         messages.append(
-            f"{_classes(untaught)} no training {noun}. {some} "
+            f"{_classes(untaught)} no training {noun}.{_beside(known)}{_misspelt(untaught, sure)} {some} "
             f"or remove the class from the other splits, then read({where})"
         )
     return messages
+
+
+def _beside(known: Sequence[Problem]) -> str:
+    """Folders that were taken for no split, in which the training examples may lie."""
+    others = [problem.name for problem in known if problem.detail == BESIDE]
+    told = (f" {name!r} is ignored, {BESIDE}.{closest(name, SPLIT_NAMES, n=1)}" for name in others[:_SHOWN])
+    return "".join(told)
+
+
+def _misspelt(unsure: Iterable[str], sure: Sequence[str]) -> str:
+    """The classes that others may have been meant for."""
+    return "".join(dict.fromkeys(closest(name, sure, n=1) for name in unsure))
 
 
 def notes(

@@ -14,6 +14,7 @@ from regraft.errors import DataError
 from regraft.run import CONFIG, LOG
 from regraft.spec import Modality
 
+BESIDE = "a folder beside the split folders"
 _WRITTEN = ((CONFIG, LOG), ("config.json", "model.safetensors"))  # what a run folder and a saved model hold
 
 
@@ -75,9 +76,9 @@ def _class_parents(root: Path, listing: Listing) -> list[tuple[str | None, Path]
     subfolders = _subfolders(root)
     splits = [f for f in subfolders if f.name.lower() in SPLIT_NAMES and _subfolders(f)]
     if splits:
-        for other in set(subfolders) - set(splits):
+        for other in (f for f in subfolders if f not in splits):
             is_split = other.name.lower() in SPLIT_NAMES
-            detail = "it has no class folders" if is_split else "a folder beside the split folders"
+            detail = "it has no class folders" if is_split else BESIDE
             listing.notes.append(Problem("ignored", other.name, detail))
         return [(SPLIT_NAMES[f.name.lower()], f) for f in splits]
     if subfolders and all(f.name.lower() in SPLIT_NAMES for f in subfolders):

@@ -82,8 +82,12 @@ def read(
         raise DataError(f"{targets}, with labels that it can use: read({shown}, task=...)")
     classes, plain = targets.names, targets.kind == "classification"
     examples = _examples(good, listing, targets, val_fraction, test_fraction)
-    check(fatal(classes, examples, shown, medium.noun, in_table) if plain else unlearnable(targets, examples, shown))
     known = [*together(bad), *listing.notes, *targets.notes]
+    check(
+        fatal(classes, examples, shown, medium.noun, in_table, known)
+        if plain
+        else unlearnable(targets, examples, shown)
+    )
     problems = [*known, *notes(classes, examples, medium, targets.kind), *scarce(targets, examples, medium.noun)]
     if listing.modality == "audio":
         problems += speaker_problems(listing.name, classes, examples)
