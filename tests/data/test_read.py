@@ -313,6 +313,28 @@ def test_the_same_picture_in_two_splits_is_reported(photos: Path, tmp_path: Path
     assert len(problems) == 20
 
 
+def test_labels_that_differ_in_case_or_blanks_are_reported(photos: Path):
+    for name in ("Cat", "dog "):
+        shutil.copytree(photos / name.strip().lower(), photos / name)
+    found = {p.name: p.detail for p in read(photos).problems if p.kind == "labels alike"}
+    assert "'Cat', 'cat'" in found["Cat"] and "'dog', 'dog '" in found["dog"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_blanks_around_labels_of_tables_do_not_count(tmp_path: Path, ending: str):
+    rows = [{"text": f"a film of {i} hours", "label": ("good", "bad", "good ", "Bad")[i % 4]} for i in range(40)]
+    path = tmp_path / f"t.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif ending == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        path.write_text("\n".join(["text,label", *(f"{row['text']},{row['label']}" for row in rows)]))
+    data = read(path)
+    assert data.classes == ("Bad", "bad", "good")
+    assert [p.name for p in data.problems if p.kind == "labels alike"] == ["Bad"]
+
+
 def test_small_and_uneven_classes_are_reported(photos: Path):
     for path in sorted((photos / "dog").iterdir())[3:]:
         path.unlink()

@@ -151,10 +151,22 @@ def notes(
     peculiar = {"text": _peculiar_texts, "audio": _peculiar_sounds}.get(medium.modality)
     return [
         *(peculiar(examples) if peculiar else ()),
+        *_same_words(classes),
         *_repeated(classes, examples, medium.noun, kind),
         *(_scarce(classes, examples, medium.noun) if kind == "classification" else ()),
         *(_absent(classes, examples, medium.noun) if kind == "classification" else ()),
     ]
+
+
+def _same_words(classes: Iterable[str]) -> Iterable[Problem]:
+    """One problem for each group of names that differ only in case or in blanks around them."""
+    groups = defaultdict(list)
+    for name in classes:
+        groups[name.strip().casefold()].append(name)
+    for alike in groups.values():
+        if len(alike) > 1:
+            detail = f"{_names(alike)} are learned as {len(alike)} labels; if they are one, write them alike"
+            yield Problem("labels alike", alike[0], detail)
 
 
 def _peculiar_texts(examples: Sequence[Example]) -> Iterable[Problem]:
