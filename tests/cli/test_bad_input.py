@@ -58,6 +58,13 @@ def test_a_class_with_one_picture(fit, pictures):
     refused(fit(pictures), "dot")
 
 
+def test_so_few_examples_that_a_class_is_lost(fit, pictures):
+    answer = fit(pictures, "--train-size", 2)
+    refused(answer, "2 training examples hold none of '", "--per-class 2")
+    enough = answer.err.split("--train-size ")[1].split(",")[0]
+    assert fit(pictures, "--train-size", enough).status == 0
+
+
 def test_bad_files_are_all_reported_and_can_be_skipped(fit, pictures):
     (pictures / "disc/zero.jpg").write_bytes(b"")
     (pictures / "disc/text.jpg").write_text("no picture")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from regraft.data import Dataset, read
 from regraft.data.splits import draw
+from regraft.errors import DataError
 
 
 def _by_key(data: Dataset) -> dict[str, str]:
@@ -108,3 +110,15 @@ def test_labels_and_keys_follow_the_examples():
     assert data.keys == tuple(e.key for e in data.examples)
     with pytest.raises(ValueError, match="unknown split 'dev'"):
         data.split("dev")
+
+
+def test_a_subset_without_some_class_is_refused_with_one_that_holds_all():
+    data = read("digits")
+    with pytest.raises(DataError, match=r"12 training examples hold none of '") as error:
+        data.train_size(12, seed=0)
+    told = re.search(r"data\.train_size\((\d+), seed=0\), or .* data\.per_class\(2, seed=0\)$", str(error.value))
+    assert told
+    enough = int(told[1])
+    assert all(data.train_size(enough, seed=0).counts()["train"].values())
+    with pytest.raises(DataError, match="hold none of"):
+        data.train_size(enough - 1, seed=0)

@@ -9,8 +9,9 @@ import shlex
 from typing import Any
 
 _RECIPE = re.compile(r"RECIPES\['(\w+)'\]")
-_CALL = re.compile(r"\b(?:recipe\.with_|load_source|read)\(")
+_CALL = re.compile(r"\b(?:recipe\.with_|data\.train_size|data\.per_class|load_source|read)\(")
 _FLAGS = {"arch": "--arch", "modality": "--modality", "task": "--task"}
+_SUBSETS = {"data.train_size": "--train-size", "data.per_class": "--per-class"}
 _INPUT = {"size": "--input-size", "mean": "--mean", "std": "--std"}
 
 
@@ -48,7 +49,10 @@ def _call(text: str) -> str | None:
 def _flags(text: str) -> str | None:
     call = ast.parse(text, mode="eval").body
     assert isinstance(call, ast.Call)
-    if ast.unparse(call.func) == "recipe.with_":
+    called = ast.unparse(call.func)
+    if called in _SUBSETS:  # the seed was typed already, or is the default
+        return _joined([_SUBSETS[called], _plain(call.args[0])])
+    if called == "recipe.with_":
         return " ".join(f"--set {shlex.quote(f'{k.arg}={_toml(k.value)}')}" for k in call.keywords)
     # A name stands for what was typed already.
     given = (_plain(value) for value in call.args if not isinstance(value, ast.Name))

@@ -200,7 +200,7 @@ class Dataset:
             seed: which subset.
 
         Raises:
-            DataError: so few leave nothing to learn from.
+            DataError: so few leave nothing to learn from, or nothing of some class.
         """
         if n is None:
             return self
@@ -209,7 +209,10 @@ class Dataset:
                 f"{n} training examples leave nothing to learn from. Two or more: data.train_size(100, seed=0)"
             )
         train = [i for i, example in enumerate(self.examples) if example.split == "train"]
-        kept = set(self._lowest(train, n, seed))
+        in_order = self._lowest(train, len(train), seed)
+        if self.task.one_of:
+            self._check_classes_are_kept(in_order, n, seed)
+        kept = set(in_order[:n])
         return replace(self, examples=tuple(e for i, e in enumerate(self.examples) if e.split != "train" or i in kept))
 
     def rescaled(self) -> Dataset:
@@ -249,6 +252,18 @@ class Dataset:
             height=_spread(e.height for e in self.examples),
             modes=dict(modes.most_common()),
         )
+
+    def _check_classes_are_kept(self, in_order: Sequence[int], n: int, seed: int) -> None:
+        """Refuses n training examples in which a class is lost that the others hold."""
+        labels = [self.examples[i].label for i in in_order]
+        needed = {label: labels.index(label) + 1 for label in set(labels)}
+        lost = [name for label, name in enumerate(self.classes) if needed.get(label, 0) > n]
+        if lost:
+            raise DataError(
+                f"{n} training examples hold none of {', '.join(map(repr, lost[:10]))}. Keep more: "
+                f"data.train_size({max(needed.values())}, seed={seed}), "
+                f"or some of each class: data.per_class(2, seed={seed})"
+            )
 
     def _train_members(self) -> list[list[int]]:
         members: list[list[int]] = [[] for _ in (*self.classes, None)]  # the last: of none of the labels
