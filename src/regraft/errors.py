@@ -65,14 +65,14 @@ class MissingExtra(RegraftError):  # noqa: N818  (it reads as what it is)
         super().__init__(f"{package} is needed to {purpose}. Install it: pip install 'regraft[{extra}]'")
 
 
-def closest(name: str, options: Iterable[str], n: int = 3) -> str:
+def closest(name: str, options: Iterable[str], n: int = 3, cutoff: float = 0.5) -> str:
     """The options nearest to a misspelt name, ready to end a message with; empty if none is near.
 
     Example:
         >>> closest("resnt18", ["resnet18", "vgg11"])
         " Did you mean 'resnet18'?"
     """
-    return did_you_mean(difflib.get_close_matches(name, list(options), n=n, cutoff=0.5))
+    return did_you_mean(difflib.get_close_matches(name, list(options), n=n, cutoff=cutoff))
 
 
 def did_you_mean(near: Iterable[str]) -> str:

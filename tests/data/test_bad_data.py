@@ -151,6 +151,26 @@ def test_a_misspelt_path_shows_near_names(photos: Path):
     assert "'digits'" in _message("digit")
 
 
+def test_only_what_holds_data_is_offered_for_a_misspelt_path(tmp_path: Path):
+    (tmp_path / "fotos.sh").touch()
+    (tmp_path / "fotos.csv").touch()
+    assert "Did you mean 'fotos.csv'?" in _message(tmp_path / "fotos")
+    assert "Did you mean" not in _message(tmp_path / "nosuch")
+
+
+def test_a_folder_around_a_table_names_the_table(tmp_path: Path, paint):
+    (tmp_path / "text.csv").write_text("text,label\n")
+    assert _message(tmp_path).endswith(f"or the table in it: read({str(tmp_path / 'text.csv')!r})")
+    paint(0).save(tmp_path / "a.png")
+    assert _message(tmp_path).endswith(f"or the table in it: read({str(tmp_path / 'text.csv')!r})")
+
+
+def test_of_several_kinds_the_commonest_is_advised(photos: Path):
+    for i in range(90):
+        (photos / "cat" / f"{i}.wav").touch()
+    assert _message(photos).endswith("modality='audio')")
+
+
 @pytest.mark.parametrize("where", ["s3:photos", "https://example.org/photos.zip"])
 def test_unknown_schemes_are_explained(where: str):
     message = _message(where)

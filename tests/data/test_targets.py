@@ -147,6 +147,7 @@ def test_arrays_of_numbers_and_of_labels():
         ([[1.0], [1.0, 2.0]] * 30, "regression", "1 to 2"),
         ([2.5] * 60, "regression", "the same number"),
         (["nan", 1.0] * 30, "regression", "'nan' is none"),
+        (["17,43", "19,0"] * 30, "regression", "written with a point: write 17.43"),
         (SETS, "classification", "lists of labels"),
         ([["a|b"], ["c"]] * 30, "multilabel", "'a|b'"),
         ([0, 1] * 30, "ranking", "no task 'ranking'"),
@@ -155,7 +156,17 @@ def test_arrays_of_numbers_and_of_labels():
 def test_what_cannot_be_is_said(tmp_path: Path, labels: list, task, said: str):
     with pytest.raises(DataError) as error:
         read(_jsonl(tmp_path / "a.jsonl", labels), task=task)
-    assert said in str(error.value)
+    assert said in str(error.value) and "..." not in str(error.value)
+
+
+def test_one_value_that_is_unknown_leaves_the_hint_at_numbers(tmp_path: Path):
+    path = _jsonl(tmp_path / "a.jsonl", [*(i % 28 / 7 for i in range(56)), "nan", "nan", "inf", "inf"])
+    (note,) = (problem for problem in read(path).problems if problem.kind == "task")
+    assert "--task regression" in note.detail
+    with pytest.raises(DataError, match=r"only one text.*--task regression"):
+        read(_jsonl(tmp_path / "b.jsonl", [*(i / 7 for i in range(59)), "nan"]))
+    with pytest.raises(DataError, match=r"only one text.*--task regression"):
+        read(_jsonl(tmp_path / "c.jsonl", [f"{i},5" for i in range(60)]))
 
 
 def test_f1_of_each_example_is_scikit_learns():

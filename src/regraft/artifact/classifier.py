@@ -21,9 +21,10 @@ from regraft.data import CLASSIFICATION, Dataset, Example, Preparation, Problem,
 from regraft.data.arrays import list_arrays
 from regraft.data.bad import BadExample
 from regraft.data.check import listed
+from regraft.data.listing import TABLES
 from regraft.data.locate import BytesLocator, FileLocator, Locator, printable
 from regraft.data.medium import MEDIA, Medium
-from regraft.data.read import TABLES, unlabelled
+from regraft.data.read import unlabelled
 from regraft.data.text.opening import PairLocator, TextLocator
 from regraft.errors import BundleError, DataError
 from regraft.tune import Network

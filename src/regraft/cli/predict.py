@@ -15,7 +15,7 @@ from regraft.cli.flags import flags, json_option
 from regraft.cli.saved import Use
 from regraft.cli.terminal import print_result, table, table_console
 from regraft.data import Problem
-from regraft.data.read import TABLES
+from regraft.data.listing import TABLES
 from regraft.errors import DataError
 
 _ENDINGS = (*TABLES, ".txt", ".json", ".md", ".html", ".pdf", ".docx")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from regraft.data.dataset import Problem
-from regraft.data.listing import SPLIT_NAMES, Listing, Row, folder_name, is_shown
+from regraft.data.listing import SPLIT_NAMES, Listing, Row, folder_name, is_shown, or_table
 from regraft.data.locate import FileLocator, printable
 from regraft.data.medium import MEDIA, modality_of_files
 from regraft.errors import DataError
@@ -113,7 +113,7 @@ def _list_loose(parent: Path, paths: list[Path], listing: Listing) -> None:
         lacking = "none in a class folder" if _subfolders(parent) else "no folder per class"
         raise DataError(
             f"{parent} holds {len(loose)} {medium.noun}s, but {lacking}. "
-            f"Expected one folder per class: {parent}/CLASS/{medium.sample}"
+            f"Expected one folder per class: {parent}/CLASS/{medium.sample}{or_table(parent)}"
         )
     if loose:
         names = ", ".join(printable(path.name) for path in loose[:3])

@@ -10,6 +10,7 @@ from regraft.data.locate import Locator, printable
 from regraft.data.task import Kind
 from regraft.spec import Modality
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 SPLIT_NAMES = {  # what people call them, in folders, files and cells
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -30,6 +31,12 @@ def folder_name(folder: Path) -> str:
         'photos'
     """
     return folder.resolve().name if folder.name in ("", "..") else folder.name
+
+
+def or_table(folder: Path) -> str:
+    """The table that lies in a folder, as what may have been meant instead; empty if there is none."""
+    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLES and is_shown(path.name))
+    return f", or the table in it: read({str(tables[0])!r})" if tables else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def modality_of_files(paths: Iterable[str], where: str) -> Modality:
         held = " and ".join(f"{n} {MEDIA[kind].noun}s" for kind, n in counts.items())
         raise DataError(
             f"{where} holds {held} by their endings. Expected one kind, or say which: "
-            f"read({where!r}, modality={next(iter(counts))!r})"
+            f"read({where!r}, modality={counts.most_common(1)[0][0]!r})"
         )
     (found,) = counts or ("image",)
     return found

@@ -15,7 +15,7 @@ from regraft.data.dataset import Dataset, Example, Problem
 from regraft.data.examine import Seen, examine
 from regraft.data.folder import list_folder, list_unlabelled
 from regraft.data.hub import HUB, hub_folder, hub_name
-from regraft.data.listing import Listing, Row
+from regraft.data.listing import TABLES, Listing, Row, is_shown, or_table
 from regraft.data.medium import MEDIA
 from regraft.data.parquet import list_parquet, list_parquet_folder, parquet_files
 from regraft.data.splits import draw
@@ -26,8 +26,6 @@ from regraft.errors import DataError, closest
 from regraft.spec import Modality
 
 Arrays = tuple[Any, Any]
-
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def read(
@@ -77,9 +75,9 @@ def read(
 
     if not good:
         check(())
-    targets = find_targets(listing, [row.label for row, _ in good], task)
+    targets = find_targets(listing, [row.label for row, _ in good], task, shown)
     if isinstance(targets, str):
-        raise DataError(f"{targets}, with labels that it can use: read({shown}, task=...)")
+        raise DataError(targets)
     classes, plain = targets.names, targets.kind == "classification"
     examples = _examples(good, listing, targets, val_fraction, test_fraction)
     known = [*together(bad), *listing.notes, *targets.notes]
@@ -178,7 +176,8 @@ def _list(where: str | Path | Arrays, modality: Modality | None, task: Kind | No
     if path.is_dir():
         tables = parquet_files(path)
         listing = list_parquet_folder(path, modality, task) if tables else list_folder(path, modality)
-        return _filled(listing, str(path), f"one folder per class: {path}/CLASS/{MEDIA[listing.modality].sample}")
+        expected = f"one folder per class: {path}/CLASS/{MEDIA[listing.modality].sample}{or_table(path)}"
+        return _filled(listing, str(path), expected)
     listing = _list_file(path, modality, task)
     if not listing.rows and not listing.bad:
         raise DataError(f"{path} has no rows. Expected one for each example, with columns such as: image, label")
@@ -229,8 +228,9 @@ def _absent(where: str, path: Path) -> DataError:
             f"{where!r}: data is not read from {scheme[1]}:, only from hub:. Download it as a folder of class folders "
             "or as Parquet files, then read the folder: read('my_data')"
         )
-    beside = sorted(f.name for f in path.parent.iterdir()) if path.parent.is_dir() else []
-    near = closest(path.name, ["digits", *beside])
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = sorted(f.name for f in beside if is_shown(f.name) and (f.is_dir() or f.suffix.lower() in TABLES))
+    near = closest(path.name, ["digits", *names], cutoff=0.65)
     return DataError(
         f"there is no {where!r}.{near} Expected a folder, a .csv, .jsonl or .parquet file, or 'digits': "
         "read('my_photos')"

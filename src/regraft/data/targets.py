@@ -13,6 +13,8 @@ from regraft.data.listing import Listing
 from regraft.data.task import BETWEEN, Kind
 
 _FEW_VALUES, _ROWS_PER_VALUE = 20, 5  # numbers that are so few, or so often the same, may be names of classes
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+_NO_NUMBER = re.compile(r"[-+]?(nan|inf|infinity)", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[|;]")
 NUMBERS = "If they are numbers to predict: --task regression"
 _SMALL = 5  # fewer training examples with a label than this leave it to luck
@@ -39,26 +41,31 @@ class Targets:
     notes: tuple[Problem, ...] = ()
 
 
-def find_targets(listing: Listing, labels: Sequence[Label], asked: Kind | None) -> Targets | str:
+def find_targets(listing: Listing, labels: Sequence[Label], asked: Kind | None, where: str) -> Targets | str:
     """The targets of some rows; or, where they cannot be what was asked for, why.
 
     Args:
         listing: where the rows are from.
         labels: of the rows that can be used.
         asked: the task that a person named; None goes by the labels.
+        where: what `read` was called with, as code.
     """
     kind, why = (asked, "") if asked else _told(listing, labels)
     notes = (Problem("task", listing.name, why),) if why else ()
     if kind == "regression":
-        return _numbers(listing, labels, notes)
+        return _numbers(listing, labels, notes, where)
     if kind == "multilabel":
-        return _label_sets(listing, [_parts(label) for label in labels], notes)
+        return _label_sets(listing, [_parts(label) for label in labels], notes, where)
     if any(isinstance(label, tuple) for label in labels):
         other = "regression" if _are_measured(_all_numbers(labels)) else "multilabel"
-        return f"{listing.name} has lists of labels, and a class is one of them. Take --task {other}"
+        return f"{listing.name} has lists of labels, and a class is one of them. {_take(other, where)}"
     names = listing.class_names({str(label) for label in labels})
     index = {name: i for i, name in enumerate(names)}
     return Targets("classification", names, ((),) * len(labels), tuple(index[str(label)] for label in labels), notes)
+
+
+def _take(other: Kind, where: str) -> str:
+    return f"Take --task {other}: read({where}, task={other!r})"
 
 
 def _told(listing: Listing, labels: Sequence[Label]) -> tuple[Kind, str]:
@@ -70,7 +77,7 @@ def _told(listing: Listing, labels: Sequence[Label]) -> tuple[Kind, str]:
     if _are_measured(values):
         why = "labels are numbers with fractions, so numbers are predicted: a regression task. "
         return "regression", f"{why}If they are {_otherwise(lists)}"
-    numeric = f". {NUMBERS}" if _may_be_measured(values) else ""
+    numeric = f". {NUMBERS}" if _may_be_measured(_all_numbers(_mended(labels))) else ""
     if lists:
         return "multilabel", f"labels are lists, so any number of them may hold: a multilabel task{numeric}"
     if listing.label.lower() == "labels" and any(_SEPARATORS.search(str(label)) for label in labels):
@@ -85,8 +92,21 @@ def _otherwise(lists: bool) -> str:
 
 
 def are_numbers(names: Iterable[str]) -> bool:
-    """Whether all classes or labels read as numbers, or as several with "|" between them."""
-    return bool(_all_numbers(list(names)))
+    """Whether all classes or labels read as numbers, or as several with "|" between them, but for nan or commas."""
+    return bool(_all_numbers(_mended(names)))
+
+
+def _mended(labels: Iterable[Label]) -> list[Label]:
+    """Labels without those that stand for a number which nobody knows, and with points for decimal commas."""
+    known = (label for label in labels if not _NO_NUMBER.fullmatch(str(label)))
+    return [str(label).replace(",", ".") if _DECIMAL_COMMA.fullmatch(str(label)) else label for label in known]
+
+
+def _how_to_write(label: str) -> str:
+    """What to do about a label that is nearly a number; empty if it is none at all."""
+    if _DECIMAL_COMMA.fullmatch(label):
+        return f"Numbers are written with a point: write {label.replace(',', '.')}"
+    return "Leave out such rows" if _NO_NUMBER.fullmatch(label) else ""
 
 
 def _all_numbers(labels: Sequence[Label]) -> list[float]:
@@ -123,30 +143,44 @@ def _parts(label: Label, once: bool = True) -> list[str]:
     return [part for part in (dict.fromkeys(parts) if once else parts) if part]
 
 
-def _numbers(listing: Listing, labels: Sequence[Label], notes: tuple[Problem, ...]) -> Targets | str:
+def _numbers(listing: Listing, labels: Sequence[Label], notes: tuple[Problem, ...], where: str) -> Targets | str:
     rows = [[_number(part) for part in _parts(label, once=False)] for label in labels]
     wrong = next((label for label, row in zip(labels, rows, strict=True) if not row or None in row), None)
     widths = {len(row) for row in rows}
     if wrong is not None or len(widths) > 1:
+        if mended := _how_to_write(str(wrong)):
+            again = f"read({where}, task='regression')"
+            return f"{wrong!r} is none of the numbers that regression needs. {mended}, then {again}"
         found = f"{wrong!r} is none" if wrong is not None else f"rows have {min(widths)} to {max(widths)} of them"
         lists = any(isinstance(label, tuple) for label in labels)
         other = "multilabel" if lists else "classification"
-        return f"regression needs as many numbers for each example, and {found}. Take --task {other}"
+        return f"regression needs as many numbers for each example, and {found}. {_take(other, where)}"
     values = tuple(tuple(value for value in row if value is not None) for row in rows)
     name, width = listing.label or "value", widths.pop() if widths else 1
     names = (name,) if width == 1 else tuple(f"{name} {i}" for i in range(width))
     if len(set(values)) < 2:
-        return f"every example of {listing.name} has the same number, so there is nothing to predict. Add others"
+        return (
+            f"every example of {listing.name} has the same number, so there is nothing to predict. "
+            f"Add others, then read({where}, task='regression')"
+        )
     return Targets("regression", names, values, (0,) * len(values), notes)
 
 
-def _label_sets(listing: Listing, sets: Sequence[Sequence[str]], notes: tuple[Problem, ...]) -> Targets | str:
+def _label_sets(
+    listing: Listing, sets: Sequence[Sequence[str]], notes: tuple[Problem, ...], where: str
+) -> Targets | str:
     times = Counter(name for held in sets for name in held)
     if (barred := next((name for name in times if BETWEEN in name), None)) is not None:
-        return f"the label {barred!r} holds {BETWEEN!r}, which stands between labels. Call it something else"
+        return (
+            f"the label {barred!r} holds {BETWEEN!r}, which stands between labels. "
+            f"Call it something else, then read({where})"
+        )
     names = listing.class_names(set(times))
     if not names:
-        return f"no example of {listing.name} has a label. Add some, with {BETWEEN!r} between them: even|prime"
+        return (
+            f"no example of {listing.name} has a label. "
+            f"Add some, with {BETWEEN!r} between them, as even|prime, then read({where})"
+        )
     place = {name: i for i, name in enumerate(names)}
     values = tuple(tuple(float(name in held) for name in names) for held in map(set, sets))
     strata = tuple(
