@@ -56,6 +56,13 @@ def test_p_is_the_level_at_which_the_interval_reaches_zero():
     assert same.difference == 0 and same.p == pytest.approx(1)
 
 
+def test_a_difference_of_shares_ends_at_100_points_and_one_of_merits_without_a_lower_end_does_not():
+    ours, theirs = [[True, True]], [[True, False]]
+    assert difference(ours, theirs).ends() == (-1.0, 1.0)
+    low, high = difference(ours, theirs, bounded=False).ends()
+    assert low < -1 and high > 1
+
+
 def test_runs_that_differ_more_make_the_interval_wider():
     near = difference([_answers(0.9)], [_answers(a) for a in (0.79, 0.80, 0.81)])
     far = difference([_answers(0.9)], [_answers(a) for a in (0.70, 0.80, 0.90)])

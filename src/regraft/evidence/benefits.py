@@ -1,6 +1,6 @@
 """The three benefits that transfer may have, from raw runs: a higher start, a steeper slope, a higher asymptote.
 
-Each is a mean over test examples of a score in [0, 1], so that all have paired intervals of one kind:
+Each is a mean over test examples of a score, so that all have paired intervals of one kind:
 
     start      right or wrong at the first evaluation, before any update
     slope      area under the curve of right or wrong over updates, up to a common point, divided by its length
@@ -65,12 +65,13 @@ class Benefit:
         return asdict(self) | {"ci95": list(self.ci95)}
 
 
-def benefits(transfer: Sequence[RawRun], controls: Controls) -> dict[str, Benefit]:
+def benefits(transfer: Sequence[RawRun], controls: Controls, *, bounded: bool = True) -> dict[str, Benefit]:
     """All three benefits.
 
     Args:
         transfer: one run, or one for each seed.
         controls: by name, one run or more each; with as many as of transfer, run i of both belong together.
+        bounded: whether what runs had right lies in [0, 1].
 
     Raises:
         ValueError: there is no control, or its test examples are others.
@@ -84,10 +85,12 @@ def benefits(transfer: Sequence[RawRun], controls: Controls) -> dict[str, Benefi
     """
     upto = common_point([*transfer, *(run for runs in controls.values() for run in runs)])
     scores: dict[str, Score] = {"start": start, "slope": lambda run: slope(run, upto), "asymptote": best}
-    return {name: compare(name, transfer, controls, scores[name]) for name in BENEFITS}
+    return {name: compare(name, transfer, controls, scores[name], bounded=bounded) for name in BENEFITS}
 
 
-def compare(name: str, transfer: Sequence[RawRun], controls: Controls, score: Score) -> Benefit:
+def compare(
+    name: str, transfer: Sequence[RawRun], controls: Controls, score: Score, *, bounded: bool = True
+) -> Benefit:
     """One benefit: helps if it beats every control, hurts if the best one beats it.
 
     To beat every control needs no correction for their number; to be beaten by the best of k does.
@@ -96,7 +99,7 @@ def compare(name: str, transfer: Sequence[RawRun], controls: Controls, score: Sc
         raise ValueError("a benefit needs at least one control: benefits(runs, {'scratch': runs})")
     ours = np.stack([score(run) for run in transfer])
     theirs = {name: np.stack([score(run) for run in runs]) for name, runs in controls.items()}
-    found = {name: difference(ours, scores) for name, scores in theirs.items()}
+    found = {name: difference(ours, scores, bounded=bounded) for name, scores in theirs.items()}
     best_name = max(theirs, key=lambda name: theirs[name].mean())
     nearest = found[best_name]
     return Benefit(

@@ -62,7 +62,12 @@ class Control:
 
 
 def evidence(
-    runs: Sequence[RawRun], n_train: int, trivial: Sequence[Control] = (), *, remedy: str = "--evidence full"
+    runs: Sequence[RawRun],
+    n_train: int,
+    trivial: Sequence[Control] = (),
+    *,
+    bounded: bool = True,
+    remedy: str = "--evidence full",
 ) -> dict[str, Any]:
     """Everything that follows from the raw runs.
 
@@ -70,11 +75,12 @@ def evidence(
         runs: of transfer and of the controls.
         n_train: the number of labelled examples that the verdict is about.
         trivial: controls beside the matched ones.
+        bounded: whether what runs had right lies in [0, 1].
         remedy: what would let training from scratch come to its end, should it not have done so.
     """
     here = by_arm([run for run in runs if run.n_train == n_train])
     transfer = here.pop("transfer")
-    found = benefits(transfer, here)
+    found = benefits(transfer, here, bounded=bounded)
     end = found["asymptote"]
     hurried = _hurried(here.get("scratch", []), n_train, remedy)
     share = {} if hurried else parts(transfer, here)  # a gain over a control that was cut short says little

@@ -45,13 +45,13 @@ def measure(case: Case, level: Level, store: RunStore | None = None) -> dict[str
     if level == "off" or not pretrained or _too_short(case):
         found = against_trivial(case.correct, trivial, pretrained=pretrained, seed=case.means.seed)
         return {"level": "off", **found}
-    store = store or RunStore(None)
+    store, bounded = store or RunStore(None), not case.chosen.plan.task.numeric
     limit = math.inf if case.time_limit is None else case.time_limit
     if level == "quick":
         runs = _quick(case, store, began + min(QUICK_SHARE * case.seconds, limit))
-        return {"level": level, **evidence(runs, case.n_train, trivial)}
+        return {"level": level, **evidence(runs, case.n_train, trivial, bounded=bounded)}
     runs = _full(case, store, began + (1 - DEPTH_SHARE) * limit)
-    found = evidence(runs, case.n_train, trivial, remedy="a longer --time-limit")
+    found = evidence(runs, case.n_train, trivial, bounded=bounded, remedy="a longer --time-limit")
     return {"level": level, **found, "depth": depth_effects(case, store, began + limit)}
 
 

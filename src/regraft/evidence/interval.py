@@ -48,6 +48,7 @@ class Interval:
         df: degrees of freedom of `se_runs`.
         n: test examples.
         runs: of the control.
+        bounded: whether scores lie in [0, 1], so that no difference is beyond 1.
     """
 
     difference: float
@@ -56,6 +57,7 @@ class Interval:
     df: float
     n: int
     runs: int
+    bounded: bool = True
 
     def ends(self, looks: int = 1) -> tuple[float, float]:
         """Lower and upper end of the 95 % interval.
@@ -63,8 +65,8 @@ class Interval:
         Args:
             looks: with k, the interval holds for k comparisons at once (Bonferroni).
         """
-        half = self._half(0.05 / looks)
-        return self.difference - half, self.difference + half
+        half, most = self._half(0.05 / looks), 1.0 if self.bounded else math.inf
+        return max(-most, self.difference - half), min(most, self.difference + half)
 
     @property
     def p(self) -> float:
@@ -83,15 +85,21 @@ class Interval:
 
 
 def difference(
-    transfer: ArrayLike, control: ArrayLike, *, usual_sd: float = USUAL_SD, usual_df: int = USUAL_DF
+    transfer: ArrayLike,
+    control: ArrayLike,
+    *,
+    bounded: bool = True,
+    usual_sd: float = USUAL_SD,
+    usual_df: int = USUAL_DF,
 ) -> Interval:
     """How much better transfer is than a control, on the same test examples.
 
     Runs are paired where there are as many of both: run i of both then shares its training subset and order.
 
     Args:
-        transfer: score of every run on every example, (M, N), each in [0, 1]; right or wrong is 0 or 1.
+        transfer: score of every run on every example, (M, N); right or wrong is 0 or 1.
         control: likewise, on the same examples in the same order; the numbers of runs may differ.
+        bounded: whether scores lie in [0, 1]; those of numbers have no lower end.
         usual_sd: what runs differ by elsewhere, in the scores' unit.
         usual_df: how many runs' worth that is believed.
 
@@ -118,7 +126,7 @@ def difference(
     # On a few examples the gaps may happen to be equal, which says little: N examples without a discordant one leave
     # room for 3 / N of them (the rule of three).
     se_examples = math.sqrt(max(gaps.var(ddof=1), 1 / n) / n) if n > 1 else 0.5
-    return Interval(float(gaps.mean()), se_examples, math.sqrt(s2 * (1 + 1 / runs)), df, n, runs)
+    return Interval(float(gaps.mean()), se_examples, math.sqrt(s2 * (1 + 1 / runs)), df, n, runs, bounded)
 
 
 def _between_runs(scores: np.ndarray) -> float:
