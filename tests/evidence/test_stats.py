@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from regraft.evidence import mcnemar, paired_bootstrap, standard_error, verdict, verdict_against_best, wilson
+from regraft.evidence.stats import mean_interval
 
 
 def _pair(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,6 +35,13 @@ def test_wilson_agrees_with_scipy():
     for k, n in ((0, 10), (5, 10), (10, 10), (337, 360)):
         reference = binomtest(k, n).proportion_ci(method="wilson")
         assert wilson(k, n) == pytest.approx((reference.low, reference.high))
+
+
+def test_several_runs_that_are_not_all_right_have_another_interval_than_runs_that_are():
+    runs = np.ones((5, 13), dtype=bool)
+    runs[0, 0] = False
+    assert mean_interval(runs) == wilson(12.8, 13)
+    assert mean_interval(runs)[0] < mean_interval(runs[1:])[0]
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 5), (6, 5)])

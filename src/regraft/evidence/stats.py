@@ -18,14 +18,14 @@ from scipy.special import bdtr, stdtr, stdtrit  # scipy.stats has them too, and 
 Finding = Literal["helps", "no difference", "hurts"]
 
 
-def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(k: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a share: k right out of n.
 
     Unlike accuracy ± 2 standard errors it stays inside [0, 1] and holds its confidence at small n and near
     100 %.
 
     Args:
-        k: number right, 0..n.
+        k: number right, 0..n; of several runs on the same examples their mean, which need not be whole.
         n: number of examples, at least 1.
         confidence: share of repetitions whose interval covers the truth.
 
@@ -70,7 +70,7 @@ def mean_interval(scores: ArrayLike) -> tuple[float, float]:
     values = np.atleast_2d(np.asarray(scores))
     n = values.shape[1]
     if values.dtype == bool:
-        return wilson(round(float(values.mean()) * n), n)
+        return wilson(float(values.sum()) / len(values), n)
     if n < 2:
         return -math.inf, math.inf
     error = math.sqrt(float(values.var(axis=1, ddof=1).mean()) / n)
