@@ -97,6 +97,9 @@ def paired_bootstrap(
     independent accuracies. Only the examples on which the two differ carry information, so drawing N examples
     with replacement is drawing three counts (first only, second only, neither or both) from a multinomial.
 
+    A bootstrap knows nothing of what did not happen: where the two never differ, all its samples are alike. N examples
+    without an event leave room for 3 / N of them (the rule of three), so the interval reaches as far to either side.
+
     Args:
         first: right or wrong per example, (N,).
         second: right or wrong for the same examples in the same order, (N,).
@@ -123,7 +126,8 @@ def paired_bootstrap(
     draws = np.random.default_rng(seed).multinomial(n, shares, size=repeats)
     tail = (1 - confidence) / 2
     low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [tail, 1 - tail])
-    return float(low), float(high)
+    difference, room = (only_first - only_second) / n, 1 - (1 - confidence) ** (1 / n)
+    return max(-1.0, min(float(low), difference - room)), min(1.0, max(float(high), difference + room))
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
