@@ -16,8 +16,9 @@ import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from regraft.data import Dataset, read
+from regraft.data import Dataset, read, standard_error
 from regraft.search import Clock, Decision, Means, Prospect, decide, explore, forecast, ideas, look_at, price, validate
+from regraft.search.explain import percent
 from regraft.search.price import STOPS
 from regraft.search.trial import Trial, probe_trial, train_trial
 from regraft.testing import tiny_images, tiny_source, tiny_text_source, tiny_texts
@@ -212,8 +213,18 @@ def test_without_a_limit_the_search_says_how_long_it_gives_itself(
     for patience in ("PATIENCE", "PATIENCE_WITH_MANY", "LEAST_SECONDS"):
         monkeypatch.setattr(explore, patience, 0.0)
     decision = search(prospect, means, tmp_path)
-    assert "the time: 0 s, which the search gives itself where the probe gets about" in decision.why[-1]
-    assert decision.why[-1].endswith("training examples wrong. --time-limit 5m gives it more.")
+    rows, held = len(prospect.features.labels("train")), percent(decision.chosen.val_accuracy)
+    given = f"the search gives itself for {rows} training examples and a probe with {held} right on validation"
+    assert decision.why[-1].endswith(f"the time: 0 s, which {given}. --time-limit 5m gives it more.")
+
+
+def test_the_standard_error_of_a_probe_stands_beside_the_accuracy_that_it_is_of(
+    searched: tuple[Path, Decision], shapes: Dataset
+) -> None:
+    best, n = searched[1].chosen.prospect.profile.best, len(shapes.split("train")) + len(shapes.split("val"))
+    assert best.se == pytest.approx(standard_error(np.arange(n) < round(best.score * n)))
+    held = f"{percent(best.score)} ± {100 * best.se:.1f} held out of training and validation, N = {n}"
+    assert held in searched[1].why[0]
 
 
 def test_the_search_takes_less_time_where_there_is_less_to_win_or_to_learn_from() -> None:

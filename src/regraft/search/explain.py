@@ -52,9 +52,10 @@ def _until(trial: Trial, history: History) -> str:
 def why_probe(prospect: Prospect) -> str:
     """What the best probe is, beside the last layer alone."""
     best, last = prospect.profile.best, _last_layer(prospect)
-    held = f"{percent(best.val_accuracy)} ± {100 * best.se:.1f} on validation"
+    n = sum(len(prospect.features.labels(split)) for split in ("train", "val"))
+    held = f"{percent(best.score)} ± {100 * best.se:.1f} held out of training and validation, N = {n}"
     text = f"The best probe is {describe_probe(best)}, {held}"
-    return f"{text}; the last layer alone holds {percent(last.val_accuracy)}." if last else f"{text}."
+    return f"{text}; the last layer alone holds {percent(last.score)}." if last else f"{text}."
 
 
 def why_trained(trial: Trial, gained: Gain) -> str:
@@ -73,7 +74,7 @@ def why_no_time(seconds: float, probe: Trial, *, limited: bool) -> str:
     rows = len(probe.prospect.features.labels("train"))
     where = f"for {rows} training examples"
     if probe.plan.task.one_of:  # of labels and numbers, examples are not right or wrong
-        where = f"where the probe gets about {round((1 - probe.val_accuracy) * rows)} of {rows} training examples wrong"
+        where += f" and a probe with {percent(probe.val_accuracy)} right on validation"
     return f"{none}, which the search gives itself {where}. --time-limit 5m gives it more"
 
 
@@ -106,5 +107,5 @@ def _last_layer(prospect: Prospect) -> ProbeResult | None:
     """The best head on the classifier's own input, if that is not the best of all."""
     name = prospect.traced.feature.name
     alone = [r for r in prospect.profile.results if [tap.cut for tap in r.candidate.taps] == [name]]
-    last = max(alone, key=lambda r: r.val_accuracy, default=None)
+    last = max(alone, key=lambda r: r.score, default=None)
     return None if last is prospect.profile.best else last
