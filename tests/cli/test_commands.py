@@ -124,6 +124,9 @@ def test_report_is_the_same_bytes_when_written_again(run, pictures, weights, tmp
     before = (out / "report.html").read_bytes()
     assert json.loads(run("report", out, "--json").out) == {"report": str(out / "report.html")}
     assert (out / "report.html").read_bytes() == before
+    refused = run("report", out, "--out", tmp_path / "one.html")
+    assert refused.status == 2 and refused.err.rstrip().endswith(f"regraft report {out}")
+    assert not (tmp_path / "one.html").exists()
 
 
 def test_cache_list_verify_clean(run, pictures, weights):

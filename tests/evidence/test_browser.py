@@ -187,3 +187,5 @@ def test_runs_side_by_side_can_be_read_too(browser: Browser, width: int, tmp_pat
     assert browser.ask(STICKING_OUT) == []
     assert browser.of("Network.loadingFailed", "Log.entryAdded", "Runtime.exceptionThrown") == []
     assert sum(not picture["hidden"] for picture in browser.ask(DRAWN)) == 1
+    right = "[...document.querySelectorAll('th')].find(e => e.textContent == 'Gain').getBoundingClientRect().right"
+    assert width < 1000 or browser.ask(f"{right} < document.querySelector('.scroll').getBoundingClientRect().right")

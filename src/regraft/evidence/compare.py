@@ -12,8 +12,8 @@ from regraft.errors import RunError
 from regraft.evidence.figures import INK, MARKERS, SERIES, Picture, draw, finish_rows
 from regraft.evidence.folder import Run, read_run
 from regraft.evidence.measures import as_shown
-from regraft.evidence.report import environment, source_name
-from regraft.run import write_atomic
+from regraft.evidence.report import environment, source_name, verdict_in_words
+from regraft.run import make_folder, write_atomic
 
 
 def compare(run_dirs: Sequence[str | Path], into: str | Path) -> Path:
@@ -21,21 +21,23 @@ def compare(run_dirs: Sequence[str | Path], into: str | Path) -> Path:
 
     Args:
         run_dirs: two folders or more that `regraft fit --out` wrote.
-        into: the file to write.
+        into: the file to write; its folder is made.
 
     Returns:
         Its path.
 
     Raises:
-        RunError: one of them is no finished run, or there is only one.
+        RunError: one of them is no finished run, there is only one, or the page's folder cannot be made.
     """
     if len(run_dirs) < 2:
         raise RunError("a comparison needs two runs: regraft report runs/a runs/b. One alone: regraft report runs/a")
     rows = [_row(read_run(Path(folder))) for folder in run_dirs]
     same = len({row["test"] for row in rows}) == 1 and rows[0]["test"]
     page = {"rows": rows, "same": bool(same), "shown": _accuracies(rows)}
-    write_atomic(Path(into), environment().get_template("compare.html.j2").render(page))
-    return Path(into)
+    into = Path(into)
+    make_folder(into.parent)
+    write_atomic(into, environment().get_template("compare.html.j2").render(page))
+    return into
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def _row(run: Run) -> dict[str, Any]:
         "data": metrics.get("data", run.data.get("name", "")),
         "source": source_name(metrics["source"]),
         "metrics": as_shown(metrics),
-        "verdict": evidence.get("verdict"),
+        "verdict": verdict_in_words(evidence),
         "difference": evidence.get("difference"),
         "ci95": evidence.get("ci95"),
         "test": frozenset(answer.key for answer in run.answers),
