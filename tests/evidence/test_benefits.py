@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from regraft.evidence.benefits import benefits, common_point, parts, slope, speed, time_to
+from regraft.evidence.conclude import evidence, sentence
 from regraft.evidence.interval import USUAL_DF, USUAL_SD, difference
 from regraft.evidence.labels import label_curve, labels_to_match, power_law
 from regraft.evidence.runs import Point, RawRun, RunStore
@@ -144,6 +146,18 @@ def test_the_gain_over_scratch_is_split():
         "weights": 0.03,
     }
     assert parts([_run("transfer", (0, 0.93))], {"scratch": [_run("scratch", (0, 0.85))]}) == {}
+
+
+def test_nothing_is_not_split_and_has_no_sign():
+    def arms(*accuracies: float) -> list[RawRun]:
+        names = ("transfer", "fresh weights", "scratch")
+        return [_run(name, (0, a), (1000, a)) for name, a in zip(names, accuracies, strict=True)]
+
+    said = evidence(arms(0.9, 0.9, 0.9), 50)["sentence"]
+    assert "against" in said and "belong to the procedure" not in said
+    assert "belong to the procedure" in evidence(arms(0.9, 0.85, 0.9), 50)["sentence"]
+    same = benefits(arms(0.9, 0.9, 0.9)[:1], {"scratch": arms(0.9, 0.9, 0.9)[2:]})["asymptote"]
+    assert "+0.0 points" in sentence(replace(same, difference=-1e-5), {})
 
 
 def _curve(accuracy, sizes, n: int = 4000):

@@ -11,10 +11,12 @@ from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from regraft.errors import RunError
 from regraft.evidence import render
+from regraft.evidence.conclude import Control, against_trivial
 from regraft.evidence.report import percent, points
 
 MINIMAL = {
@@ -188,6 +190,14 @@ def test_the_verdict_is_one_sentence(found: str, difference: float | None, sente
     (tmp_path / "evidence.json").write_text(json.dumps(evidence))
     assert sentence in _html(tmp_path)
     assert f"# {sentence}"[-20:] in (tmp_path / "report.md").read_text()
+
+
+def test_without_a_matched_control_no_gain_is_called_one_from_transfer(run: Path):
+    assert "Gain from transfer" in _html(run)
+    raw = Control("raw pixels", "a linear model on raw pixels", np.arange(360)[None] < 300, 0.1)
+    (run / "evidence.json").write_text(json.dumps(against_trivial(np.arange(360) < 310, [raw])))
+    page = _html(run)
+    assert "Gain from transfer" not in page and "<dt>Above a simple model</dt>" in page
 
 
 def test_the_three_benefits_are_shown_as_evidence_has_them(proven: Path):

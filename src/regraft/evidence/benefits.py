@@ -231,5 +231,10 @@ def parts(transfer: Sequence[RawRun], controls: Controls) -> dict[str, float]:
     return {"over_scratch": ours - alone, "procedure": fresh - alone, "weights": ours - fresh}
 
 
+def worth_splitting(share: Mapping[str, float]) -> bool:
+    """Whether `parts` are there, and not all of them nothing as people see them: tenths of points."""
+    return any(abs(part) >= 0.0005 for part in share.values())
+
+
 def _mean(runs: Sequence[RawRun]) -> float:
     return float(np.mean([run.correct.mean() for run in runs]))

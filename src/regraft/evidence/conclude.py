@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from regraft.evidence.benefits import Benefit, benefits, parts, speed
+from regraft.evidence.benefits import Benefit, benefits, parts, speed, worth_splitting
 from regraft.evidence.labels import label_curve, labels_to_match, power_law
 from regraft.evidence.runs import RawRun
 from regraft.evidence.stats import Finding, mean_interval, verdict_against_best
@@ -125,12 +125,10 @@ def against_trivial(
     finding: Finding = "hurts" if found.verdict == "hurts" and pretrained else "no difference"
     span = _span(found.difference, found.ci95, found.n)
     what = next(c.what for c in trivial if c.name == found.control)
-    opening = {
-        "hurts": "Transfer hurts",
-        "no difference": "Transfer was not measured" if pretrained else "There is no transfer",
-    }[finding]
     why = "no control with the same network was run" if pretrained else "the model has no pretrained weights"
-    said = {"sentence": f"{opening}: {span} against {what}; {why}."}
+    opening = "Transfer was not measured" if pretrained else "There is no transfer"
+    beside = f"{opening}: {why}. Against {what} the model has {span}."
+    said = {"sentence": f"Transfer hurts: {span} against {what}; {why}." if finding == "hurts" else beside}
     rests = {"rests_on": [c.name for c in trivial], "controls": [c.to_dict() for c in trivial]}
     return {**found.to_dict(), "verdict": finding, **rests, **said}
 
@@ -151,16 +149,16 @@ def sentence(end: Benefit, share: Mapping[str, float]) -> str:
         "hurts": "Transfer hurts",
     }[end.finding]
     text = f"{opening}: {_span(end.difference, end.ci95, end.n)} against {WHAT.get(end.control, end.control)}."
-    if not share:
+    if not worth_splitting(share):
         return text
     total, procedure, weights = (100 * share[name] for name in ("over_scratch", "procedure", "weights"))
-    whose = f"{procedure:+.1f} belong to the procedure and {weights:+.1f} to the weights"
-    return f"{text} Of {total:+.1f} points over training from scratch, {whose}."
+    whose = f"{procedure:+z.1f} belong to the procedure and {weights:+z.1f} to the weights"
+    return f"{text} Of {total:+z.1f} points over training from scratch, {whose}."
 
 
 def _span(difference: float, ci95: tuple[float, float], n: int) -> str:
     low, high = (100 * edge for edge in ci95)
-    return f"{100 * difference:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, N = {n})"
+    return f"{100 * difference:+z.1f} points (95 % interval {low:+z.1f} to {high:+z.1f}, N = {n})"
 
 
 def _hurried(scratch: Sequence[RawRun], n_train: int, remedy: str) -> list[str]:

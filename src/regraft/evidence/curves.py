@@ -81,7 +81,7 @@ def over_labels(curves: Mapping[str, dict[str, Any]], right: str = "right") -> P
 def differences(benefits: Mapping[str, dict[str, Any]]) -> Picture:
     """Start, slope and asymptote: the difference to every control, with its 95 % interval."""
     rows = [(name, arm, found) for name, b in benefits.items() for arm, found in b["against"].items()]
-    told = "; ".join(f"{name} against {WORDS[arm]} {100 * f['difference']:+.1f} points" for name, arm, f in rows)
+    told = "; ".join(f"{name} against {WORDS[arm]} {100 * f['difference']:+z.1f} points" for name, arm, f in rows)
 
     def plot(axes: Axes, narrow: bool) -> None:
         for i, (name, arm, found) in enumerate(rows):

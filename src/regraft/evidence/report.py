@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.data.medium import MEDIA
+from regraft.evidence.benefits import worth_splitting
 from regraft.evidence.depth import in_words
 from regraft.evidence.folder import LOOKS, Run, read_run
 from regraft.evidence.measures import WORDS, as_shown, mean_merit
@@ -127,10 +128,10 @@ def points(fraction: float) -> str:
     """A difference of two fractions, signed.
 
     Example:
-        >>> points(0.083), points(-0.02)
-        ('+8.3', '−2.0')
+        >>> points(0.083), points(-0.02), points(-0.0001)
+        ('+8.3', '−2.0', '+0.0')
     """
-    return f"{100 * fraction:+.1f}".replace("-", "−")
+    return f"{100 * fraction:+z.1f}".replace("-", "−")
 
 
 def seconds(value: float | None) -> str:
@@ -340,7 +341,7 @@ def _proof(run: Run) -> dict[str, Any]:
         "differences": curves.differences(found["benefits"]),
         "updates": curves.over_updates(found["runs"], run.metrics["n_train"], right),
         "labels": over_labels,
-        "parts": found["parts"],
+        "parts": found["parts"] if worth_splitting(found["parts"]) else {},
         "speed": found["speed"],
         "words": curves.WORDS,
         "laws": found.get("power_laws", {}),

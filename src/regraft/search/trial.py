@@ -214,7 +214,7 @@ class Gain:
         return self.points > self.se
 
     def __str__(self) -> str:
-        return f"{100 * self.points:+.1f} ± {100 * self.se:.1f} points"
+        return f"{100 * self.points:+z.1f} ± {100 * self.se:.1f} points"
 
 
 def right(trial: Trial, split: str) -> np.ndarray:
