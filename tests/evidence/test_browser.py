@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -109,6 +110,22 @@ def test_long_names_of_trainings_stay_in_their_picture(browser: Browser, tmp_pat
     assert browser.ask(STICKING_OUT) == []
     words = browser.ask("[...document.querySelectorAll('#training .narrow text')].map(e => e.textContent).join(' ')")
     assert "short 0" in words and "short 1" in words
+
+
+@pytest.mark.parametrize(("width", "lines"), [(380, 4), (1400, 2)])
+def test_two_classes_leave_their_matrix_a_caption_that_can_be_read(
+    browser: Browser, tmp_path: Path, width: int, lines: int
+):
+    run = write_run(tmp_path / "run")
+    data = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps(data | {"classes": ["0", "1"]}))
+    head, *rows = (run / "predictions.csv").read_text().splitlines()
+    kept = [row for row in rows if {row.split(",")[2], row.split(",")[3]} <= {"0", "1"}]
+    (run / "predictions.csv").write_text("\n".join([head, *kept]) + "\n")
+    browser.open(render(run).as_uri(), width)
+    caption = "document.querySelector('.matrix caption')"
+    height = browser.ask(f"{caption}.clientHeight / parseFloat(getComputedStyle({caption}).lineHeight)")
+    assert height < lines + 1 and browser.ask(STICKING_OUT) == []
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -16,8 +16,9 @@ import pytest
 
 from regraft.errors import RunError
 from regraft.evidence import render
-from regraft.evidence.conclude import Control, against_trivial
+from regraft.evidence.conclude import Control, against_trivial, evidence
 from regraft.evidence.report import percent, points
+from regraft.evidence.runs import Point, RawRun
 
 MINIMAL = {
     "test": {"accuracy": 0.9, "n": 10, "ci95": [0.6, 0.98]},
@@ -190,6 +191,15 @@ def test_the_verdict_is_one_sentence(found: str, difference: float | None, sente
     (tmp_path / "evidence.json").write_text(json.dumps(evidence))
     assert sentence in _html(tmp_path)
     assert f"# {sentence}"[-20:] in (tmp_path / "report.md").read_text()
+
+
+def test_three_benefits_that_are_one_are_shown_once(run: Path):
+    right = {"transfer": 330, "fresh weights": 300}
+    runs = [RawRun(arm, 0, 50, (Point(0, 1.0, np.arange(360) < n),)) for arm, n in right.items()]
+    (run / "evidence.json").write_text(json.dumps(evidence(runs, 50)))
+    page = _html(run)
+    assert "start, slope and asymptote</th>" in page and "slope: mean over training" not in page
+    assert "slope against" not in page and "asymptote against" in page
 
 
 def test_without_a_matched_control_no_gain_is_called_one_from_transfer(run: Path):
