@@ -6,7 +6,6 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from regraft.artifact import Delivery, Results, save, write_card
 from regraft.data import Dataset, load_rows, transform_for
+from regraft.data.check import by_kind
 from regraft.engine import engine_of
 from regraft.errors import SourceError
 from regraft.evidence import (
@@ -124,12 +124,11 @@ def clock_of(job: Fitting, began: float | None = None) -> Clock:
 
 def _say_task(data: Dataset, folder: RunFolder) -> None:
     """What is doubtful about the examples, and what is predicted where it is not one class for each."""
-    for kind, problems in groupby(sorted(data.problems, key=lambda p: p.kind), key=lambda p: p.kind):
-        first, *others = problems
-        if kind == "task":
+    for first, more in by_kind(data.problems):
+        if first.kind == "task":
             folder.say(first.detail[:1].upper() + first.detail[1:])
         else:
-            folder.say(f"Careful: {first}{f' (and {len(others)} more)' if others else ''}.")
+            folder.say(f"Careful: {first}{f' (and {more} more)' if more else ''}.")
     if not data.task.one_of:
         folder.say(f"Task: {data.task.kind}, {len(data.classes)} to predict: {', '.join(data.classes[:10])}.")
 

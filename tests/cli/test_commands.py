@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_inspect_counts_a_dataset(run, pictures):
     facts = json.loads(run("inspect", pictures, "--json").out)
     assert facts["classes"] == ["cross", "disc", "square"]
     assert sum(sum(counts.values()) for counts in facts["counts"].values()) == 60
+
+
+def test_inspect_tells_a_problem_that_many_examples_have_once(run, pictures, tmp_path):
+    (tmp_path / "split").mkdir()
+    for split in ("train", "test"):
+        shutil.copytree(pictures, tmp_path / "split" / split)
+    (line,) = [line for line in run("inspect", tmp_path / "split").out.splitlines() if "duplicate" in line]
+    problems = json.loads(run("inspect", tmp_path / "split", "--json").out)["problems"]
+    found = [problem for problem in problems if problem["kind"] == "duplicate across splits"]
+    assert len(found) > 1 and line.endswith(f"(and {len(found) - 1} more, which --json lists)")
 
 
 def test_inspect_speaks_of_characters_where_there_are_texts(run, tmp_path):

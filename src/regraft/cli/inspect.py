@@ -13,6 +13,7 @@ from regraft.cli.flags import flags, json_option
 from regraft.cli.terminal import print_result, table, table_console
 from regraft.cut import describe as describe_cuts
 from regraft.data import Dataset, Kind, read
+from regraft.data.check import by_kind
 from regraft.data.task import KINDS
 from regraft.evidence.measures import WORDS
 from regraft.evidence.record import data_facts
@@ -122,8 +123,9 @@ def _show_data(data: Dataset, as_json: bool) -> None:
     for name, spread in facts.get("values", {}).items():
         console.print(f"{name} {spread} (min, median, max)", soft_wrap=True, markup=False)
     console.print(_sizes_in_words(facts["sizes"]), soft_wrap=True, markup=False)
-    for problem in data.problems:
-        console.print(f"problem: {problem}", soft_wrap=True, markup=False)
+    for first, more in by_kind(data.problems):
+        others = f" (and {more} more, which --json lists)" if more else ""
+        console.print(f"problem: {first}{others}", soft_wrap=True, markup=False)
 
 
 def _spreads(data: Dataset) -> dict[str, tuple[float, ...]]:

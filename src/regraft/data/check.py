@@ -35,6 +35,19 @@ def together(bad: Sequence[Problem]) -> list[Problem]:
     return list(merged.values())
 
 
+def by_kind(problems: Iterable[Problem]) -> list[tuple[Problem, int]]:
+    """The first problem of every kind, and how many more there are of it.
+
+    Example:
+        >>> [(first.name, more) for first, more in by_kind([Problem("truncated", name, "") for name in "abc"])]
+        [('a', 2)]
+    """
+    kinds: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        kinds[problem.kind].append(problem)
+    return [(same[0], len(same) - 1) for _, same in sorted(kinds.items())]
+
+
 def listed(bad: Sequence[Problem], total: int, noun: str = "picture") -> str:
     """Examples that cannot be used, one to a line, the first ones by name.
 
