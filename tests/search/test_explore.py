@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from regraft.data import Dataset, read, standard_error
 from regraft.search import Clock, Decision, Means, Prospect, decide, explore, forecast, ideas, look_at, price, validate
-from regraft.search.explain import percent
+from regraft.search.explain import describe_probe, percent
 from regraft.search.price import STOPS
 from regraft.search.trial import Trial, probe_trial, train_trial
 from regraft.testing import tiny_images, tiny_source, tiny_text_source, tiny_texts
@@ -216,6 +216,13 @@ def test_without_a_limit_the_search_says_how_long_it_gives_itself(
     rows, held = len(prospect.features.labels("train")), percent(decision.chosen.val_accuracy)
     given = f"the search gives itself for {rows} training examples and a probe with {held} right on validation"
     assert decision.why[-1].endswith(f"the time: 0 s, which {given}. --time-limit 5m gives it more.")
+
+
+def test_a_probe_that_was_asked_for_names_its_head_and_where_it_reads(
+    prospect: Prospect, means: Means, tmp_path: Path
+) -> None:
+    decision = decide(prospect, RECIPES["probe"], 3, means, folder=tmp_path, clock=Clock(time.monotonic()))
+    assert f"nothing trained by gradient, {describe_probe(prospect.profile.best)}, " in decision.why[0]
 
 
 def test_the_standard_error_of_a_probe_stands_beside_the_accuracy_that_it_is_of(

@@ -22,6 +22,8 @@ def why_recipe(trial: Trial) -> str:
     """That a recipe was asked for, and what came of it."""
     plan = trial.plan
     where = f"trained above {plan.where}{_fell_short(trial)}" if plan.updates else "nothing trained by gradient"
+    if not plan.updates and trial.probe:
+        where = f"{where}, {describe_probe(trial.probe)}"
     held = f"{percent(trial.val_accuracy)} on validation{_averaged(trial)}"
     return f"Recipe {trial.name} was asked for: {where}, {held}."
 
