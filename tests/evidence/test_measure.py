@@ -21,7 +21,7 @@ from regraft.evidence.arms import Pace
 from regraft.evidence.conclude import Control, against_trivial
 from regraft.evidence.runs import Point, RawRun
 from regraft.head import LinearHead
-from regraft.search import Means, look_at, probe_trial, train_trial
+from regraft.search import Means, look_at, probe_for, probe_trial, train_trial
 from regraft.testing import tiny_source
 from regraft.tune import RECIPES, network_above
 
@@ -120,6 +120,37 @@ def test_a_trained_model_is_compared_with_trained_ones(tmp_path: Path, shapes):
     assert fresh["points"][-1]["updates"] > 0
     transfer = next(run for run in found["runs"] if run["arm"] == "transfer")
     assert transfer["points"][0]["updates"] == 0
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"interpolate": 0.5}, {"interpolate": 0.5, "unfreeze": 0}, {"average": "ema", "unfreeze": 0}]
+)
+def test_the_delivered_procedure_is_repeated_step_by_step(tmp_path: Path, shapes, changes: dict):
+    means = Means(root=tmp_path / "cache", runtime="torch")
+    settings = {"head": "fresh", "taps": "feature", "epochs": 9, "min_updates": 0, "lr": 1e-2, "keep": "last"}
+    recipe = RECIPES["gradual"].with_(unfreeze=3, patience=0, batch_size=8).with_(**settings | changes)
+    chosen = train_trial(look_at(shapes, tiny_source(), means), recipe, 3, means)
+    assert chosen.history
+    case = _case(chosen, means, shapes)
+    again, fresh = arms.transferred(case, shapes, 0), arms.on_fresh_weights(case, shapes, 5)
+    expected = [row.updates for row in chosen.history.rows]
+    for run in (again, fresh):
+        assert [point.updates for point in run.points][: len(expected)] == expected
+        seconds = [point.seconds for point in run.points]
+        assert seconds == sorted(seconds)
+    assert np.array_equal(again.correct, case.correct)
+    assert 0.4 < again.correct.mean() < 1.0
+
+
+def test_where_fresh_weights_leave_fewer_stages_all_of_them_are_unfrozen(tmp_path: Path, shapes):
+    means = Means(root=tmp_path / "cache", runtime="torch")
+    recipe = RECIPES["gradual"].with_(unfreeze=3, epochs=3, min_updates=0, cut="input")
+    prospect = look_at(shapes, tiny_source(), means)
+    probe = probe_for(prospect, recipe.with_(taps="feature"))
+    chosen = train_trial(prospect, recipe.with_(taps="feature"), 3, means, probe=probe)
+    low = replace(chosen, plan=replace(chosen.plan, recipe=recipe.with_(taps="stem@1")))
+    run = arms.on_fresh_weights(_case(low, means, shapes), shapes, 1)
+    assert len(run.points) == 4  # one step of three epochs
 
 
 def test_without_controls_only_trivial_ones_are_compared(case: Case):

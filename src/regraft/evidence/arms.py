@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,21 +19,23 @@ import torch
 from regraft.cut import Traced
 from regraft.cut.reuse import with_weights_of
 from regraft.data import CLASSIFICATION, Dataset, Task, load_rows, transform_for
+from regraft.errors import RecipeError
 from regraft.evidence.runs import Point, RawRun
 from regraft.probe import ProbeResult
 from regraft.search import Features, Means, Prospect, Trial, look_at, probe_for, traced_source
-from regraft.search.trial import probabilities, rows_at, view_at
+from regraft.search.trial import fill, plans_for, probabilities, rows_at, view_at
 from regraft.source import Source, with_random_weights
 from regraft.tune import (
     RECIPES,
     Event,
+    History,
     Network,
     Plan,
     Recipe,
     Rows,
     resolve,
     starting_head,
-    train,
+    train_steps,
     upper_network,
 )
 
@@ -245,50 +248,118 @@ def _closed_form(prospect: Prospect, probe: ProbeResult, n_classes: int, views: 
 def _trained(
     prospect: Prospect, recipe: Recipe, means: Means, probe: ProbeResult | None, time_limit: float | None, views: int
 ) -> RawRun:
-    n_train, data = len(prospect.features.labels("train")), prospect.features.data
-    n_classes, task = len(data.classes), data.task
-    plan = resolve(recipe, prospect.source, prospect.traced, n_classes, probe=probe, n_train=n_train, task=task)
-    network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, probe))
-    return watched(prospect, plan, network, means, time_limit, views)
+    source, traced = prospect.source, prospect.traced
+
+    def network_of(plan: Plan) -> Network:
+        return upper_network(plan, source, traced, starting_head(plan, traced, probe))
+
+    return watched(prospect, _plans(prospect, recipe, probe), network_of, means, time_limit, views)
+
+
+def _plans(prospect: Prospect, recipe: Recipe, probe: ProbeResult | None) -> tuple[Plan, ...]:
+    """The plans of a recipe; a probe that reads lower than the delivered one's may leave fewer stages to unfreeze."""
+    features = prospect.features
+    try:
+        return plans_for(recipe, features, len(features.data.classes), probe)
+    except RecipeError:
+        if recipe.unfreeze in (0, "auto"):
+            raise
+    return plans_for(recipe.with_(unfreeze="auto"), features, len(features.data.classes), probe)
 
 
 def watched(
-    prospect: Prospect, plan: Plan, network: Network, means: Means, time_limit: float | None, views: int = 1
+    prospect: Prospect,
+    plans: Sequence[Plan],
+    network_of: Callable[[Plan], Network],
+    means: Means,
+    time_limit: float | None,
+    views: int = 1,
 ) -> RawRun:
-    """Train a network as its plan says, and note what it has right on the test split at each evaluation."""
+    """Train as one plan says, or several in turn, and note what is right on the test split at each evaluation.
+
+    Args:
+        prospect: whose rows.
+        plans: of `steps`.
+        network_of: the network above a plan's cut, as it starts.
+        means: seed and device.
+        time_limit: seconds for the updates, and for the rows that they are made on.
+        views: of each test example, over which predictions are averaged.
+    """
+    fill(prospect, plans, ("test",))
     began = time.perf_counter()
-    watch = _Watch(network, tested(prospect, plan, views), plan.task)
-    history = train(
-        plan,
-        network,
-        rows_at(prospect, plan, "train", augment_seed=means.seed),
-        rows_at(prospect, plan, "val"),
+    fill(prospect, plans)
+    watch = _Watch()
+
+    def begun(plan: Plan) -> Network:
+        network = network_of(plan)
+        watch.follow(network, tested(prospect, plan, views), plan.task)
+        return network
+
+    def rows_of(plan: Plan, split: str) -> Rows:
+        return rows_at(prospect, plan, split, augment_seed=means.seed if split == "train" else None)
+
+    _, history = train_steps(
+        plans,
+        begun,
+        rows_of,
         seed=means.seed,
         device=means.device,
         on_event=watch,
-        time_limit=time_limit,
+        time_limit=None if time_limit is None else time_limit - (time.perf_counter() - began),
     )
-    kept, took = watch.epochs.index(history.kept_epoch), time.perf_counter() - began
-    return RawRun("", means.seed, plan.n_train, tuple(watch.points), kept, took)
+    points, kept = watch.points(history, moving=plans[-1].recipe.average == "ema")
+    return RawRun("", means.seed, plans[-1].n_train, points, kept, time.perf_counter() - began)
 
 
 class _Watch:
-    """Notes what a network in training has right on the test split, at each evaluation."""
+    """Notes what the network in training has right on the test split, at each evaluation of each step."""
 
-    def __init__(self, network: Network, test: Sequence[Rows], task: Task) -> None:
-        self.points: list[Point] = []
-        self.epochs: list[int] = []
-        self._network, self._test, self._task = network, test, task
-        self._lost = 0.0  # seconds spent here, which training did not take
+    def __init__(self) -> None:
+        self._seen: list[tuple[np.ndarray, float]] = []  # what is right, and the seconds lost here before
+        self._lost = self._newest = 0.0  # seconds spent here, which training did not take
+        self._right: Callable[[], np.ndarray]
+
+    def follow(self, network: Network, test: Sequence[Rows], task: Task) -> None:
+        """Look at another network from now on, on the same examples.
+
+        Args:
+            network: the next step's.
+            test: rows at its cut, in each view.
+            task: what the answers are.
+        """
+        self._right = partial(right, network, test, task)
 
     def __call__(self, event: Event) -> None:
+        if event.kind == "finish":
+            self._lost -= self._newest  # the clock of the step had stopped
         if event.kind not in ("start", "epoch"):
             return
         began = time.perf_counter()
-        correct = right(self._network, self._test, self._task)
-        self.points.append(Point(event.updates, max(0.0, event.row.seconds - self._lost), correct))
-        self.epochs.append(event.epoch)
-        self._lost += time.perf_counter() - began
+        self._seen.append((self._right(), self._lost))
+        self._newest = time.perf_counter() - began
+        self._lost += self._newest
+
+    def points(self, history: History, *, moving: bool) -> tuple[tuple[Point, ...], int]:
+        """One for each evaluation of a history that has ended, and which of them was kept.
+
+        Weights that are an average of several were not seen on the way, so they are looked at now.
+
+        Args:
+            history: of all steps.
+            moving: whether a moving average was kept.
+        """
+        rows = history.rows
+        points = [
+            Point(row.updates, max(0.0, row.seconds - lost), correct)
+            for row, (correct, lost) in zip(rows, self._seen, strict=True)
+        ]
+        if history.made_of:
+            return (*points, replace(points[-1], correct=self._right())), len(points)
+        # A step begins with what the one before kept, as the same epoch: the last of those is the one that went on.
+        kept = max(i for i, row in enumerate(rows) if row.epoch == history.kept_epoch)
+        if moving:
+            points[kept] = replace(points[kept], correct=self._right())
+        return tuple(points), kept
 
 
 def tested(prospect: Prospect, plan: Plan, views: int) -> list[Rows]:

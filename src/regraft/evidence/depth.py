@@ -113,11 +113,14 @@ def _carried_out(case: Case, recipe: Recipe, place: tuple[str, str]) -> RawRun:
     cut, variant = place
     prospect = case.chosen.prospect
     plan = _plan(case, recipe, "input" if variant == "tuned" else cut)
-    head = starting_head(plan, prospect.traced, None)
-    network = upper_network(plan, prospect.source, prospect.traced, head)
-    if variant != "kept":
-        refresh_above(network, case, cut)
-    return watched(prospect, plan, network, case.means, None)
+
+    def network_of(plan: Plan) -> Network:
+        network = upper_network(plan, prospect.source, prospect.traced, starting_head(plan, prospect.traced, None))
+        if variant != "kept":
+            refresh_above(network, case, cut)
+        return network
+
+    return watched(prospect, (plan,), network_of, case.means, None)
 
 
 def refresh_above(network: Network, case: Case, cut: str) -> None:

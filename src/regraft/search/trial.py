@@ -127,7 +127,7 @@ def train_trial(
     source, traced = prospect.source, prospect.traced
     plans = plans_for(recipe, prospect.features, n_classes, probe)
     plan = whole(recipe, plans)
-    _fill(prospect, plans)
+    fill(prospect, plans)
     if time_limit is not None:
         time_limit -= time.perf_counter() - started + seconds_of_averaging(plan, prospect.features)
 
@@ -164,11 +164,11 @@ def _progress(listener: Listener, what: str, n_updates: int) -> Callable[[Event]
     return tell
 
 
-def _fill(prospect: Prospect, plans: Sequence[Plan]) -> None:
+def fill(prospect: Prospect, plans: Sequence[Plan], splits: Sequence[str] = ("train", "val")) -> None:
     """What several steps train on, in one pass: each pass of its own would decode and convert anew."""
     cuts = dict.fromkeys(plan.cut for plan in plans if plan.cut not in ("input", "output"))
     if len(cuts) > 1:
-        prospect.features.fill([Tap(cut) for cut in cuts], ("train", "val"))
+        prospect.features.fill([Tap(cut) for cut in cuts], splits)
 
 
 def _averaging(trial: Trial) -> Trial:
