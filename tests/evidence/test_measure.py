@@ -16,13 +16,14 @@ import regraft.evidence.controls as controls
 import regraft.evidence.depth as depth
 from regraft.cache import Tap
 from regraft.cut import between, trace
+from regraft.data import read
 from regraft.evidence import Case, RunStore, measure
 from regraft.evidence.arms import Pace
 from regraft.evidence.conclude import Control, against_trivial
 from regraft.evidence.runs import Point, RawRun
 from regraft.head import LinearHead
 from regraft.search import Means, look_at, probe_for, probe_trial, train_trial
-from regraft.testing import tiny_source
+from regraft.testing import tiny_images, tiny_source
 from regraft.tune import RECIPES, network_above
 
 
@@ -140,6 +141,13 @@ def test_the_delivered_procedure_is_repeated_step_by_step(tmp_path: Path, shapes
         assert seconds == sorted(seconds)
     assert np.array_equal(again.correct, case.correct)
     assert 0.4 < again.correct.mean() < 1.0
+
+
+@pytest.mark.parametrize("n_train", [17, 33, 48])
+def test_scratch_makes_the_updates_that_it_was_asked_for(case: Case, n_train: int):
+    """A lone row joins the batch before, so that 17 rows are one batch of 16, and 33 are two."""
+    run = arms.from_scratch(case, read(tiny_images(40)).train_size(n_train, 0), 0, updates=12)
+    assert (run.n_train, run.updates) == (n_train, 12)
 
 
 def test_where_fresh_weights_leave_fewer_stages_all_of_them_are_unfrozen(tmp_path: Path, shapes):

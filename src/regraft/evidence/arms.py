@@ -7,7 +7,6 @@ Letters: N test examples, K classes.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from regraft.tune import (
     train_steps,
     upper_network,
 )
+from regraft.tune.rows import n_batches
 
 SAMPLE = 16  # examples that are timed
 EVALUATING = 1.4  # a run with its evaluations takes so many times as long as its updates
@@ -382,8 +382,8 @@ def right(network: Network, views: Sequence[Rows], task: Task = CLASSIFICATION) 
 
 def _paced(recipe: Recipe, updates: int, n_train: int) -> Recipe:
     """The recipe with so many updates, so that its schedule ends when the time does."""
-    steps = math.ceil(n_train / recipe.batch_size)
-    return recipe.with_(epochs=max(1, round(updates / steps)), min_updates=0)
+    in_an_epoch = n_batches(n_train, recipe.batch_size)
+    return recipe.with_(epochs=max(1, round(updates / in_an_epoch)), min_updates=0)
 
 
 def _n_train(data: Dataset) -> int:
