@@ -219,8 +219,8 @@ class RunFolder:
         self._audience.progress(what, done, total)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write one result file."""
-        write_atomic(self.path / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        """Write one result file; what is not known is None in it, since JSON has no NaN."""
+        write_atomic(self.path / name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
         """Read one result file.

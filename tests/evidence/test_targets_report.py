@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from PIL import Image
 from sklearn.metrics import f1_score, mean_absolute_error, r2_score, root_mean_squared_error
 
 from regraft.artifact import load
+from regraft.data import Kind
 from regraft.evidence import render
 from regraft.evidence.benefits import benefits
+from regraft.evidence.controls import Level
 from regraft.evidence.runs import Point, RawRun, RunStore
-from regraft.evidence.stats import mean_interval, verdict
+from regraft.evidence.stats import ci95, verdict
 from regraft.job import Job
 from regraft.testing import tiny_images
 from regraft.transfer import Outcome, transfer
@@ -63,6 +66,24 @@ def test_figures_are_scikit_learns_of_the_answers_written(made: tuple[str, Outco
         assert test["f1_macro"] == pytest.approx(f1_score(truth, said, average="macro"))
         assert test["score"] == pytest.approx(f1_score(truth, said, average="samples", zero_division=1.0))  # pyright: ignore
         assert test["accuracy"] == pytest.approx((truth == said).all(1).mean())
+
+
+@pytest.mark.parametrize("level", ["off", "quick"])
+@pytest.mark.parametrize("kind", ["regression", "multilabel"])
+def test_a_single_test_example_makes_a_report_without_intervals(tmp_path: Path, kind: Kind, level: Level):
+    X, y = tiny_images(8)
+    lines = ["path,labels,split"]
+    for i, (pixels, label) in enumerate(zip(X, y, strict=True)):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{CELLS[kind][label]},{'test' if i == 0 else ('train', 'train', 'val')[i % 3]}")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    job = Job(data=str(tmp_path / "table.csv"), task=kind, recipe="probe", evidence=level, cache=tmp_path / "cache")
+    run = transfer(replace(job, out=tmp_path / "run"))
+    written = [path for name in ("*.json", "model/*.json") for path in run.folder.glob(name)]
+    assert [json.loads(path.read_text(), parse_constant=pytest.fail) for path in written]
+    assert run.metrics["test"]["ci95"] is None and run.metrics["test"].get("r2") is None
+    page = (run.folder / "report.html").read_text() + (run.folder / "model" / "README.md").read_text()
+    assert not re.search(r"\b(nan|inf)\b|None[^ ]| None", page)
 
 
 def test_it_learned_something_and_was_compared(made: tuple[str, Outcome]):
@@ -119,5 +140,5 @@ def test_merits_that_are_numbers_are_kept_and_compared(tmp_path: Path):
 
 def test_intervals_of_means_cover_as_often_as_they_say():
     random = np.random.default_rng(0)
-    ends = [mean_interval(random.gamma(2.0, 0.2, 100)) for _ in range(1000)]
-    assert 0.92 < np.mean([low < 0.4 < high for low, high in ends]) < 0.98
+    ends = [ci95(random.gamma(2.0, 0.2, 100)) for _ in range(1000)]
+    assert 0.92 < np.mean([low < 0.4 < high for low, high in filter(None, ends)]) < 0.98

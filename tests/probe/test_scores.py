@@ -89,3 +89,7 @@ def test_leep_is_the_expected_log_likelihood() -> None:
 def test_units_of_features_do_not_matter(score, task: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = task
     assert score(X * np.linspace(0.1, 50, X.shape[1]) + 7, y, K) == pytest.approx(score(X, y, K), rel=1e-6)
+
+
+def test_rows_that_are_all_alike_have_no_evidence() -> None:
+    assert np.isnan(logme(np.ones((20, 3)), np.arange(20) % 2, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,6 +135,12 @@ def test_another_kind_of_data_is_refused(shapes: Dataset, means: Means) -> None:
     found = fitness(replace(shapes, modality="audio"), tiny_source(), means)
     assert found.verdict == "refuses"
     assert found.reasons[0].endswith("Take a source for audio, such as --source hf:facebook/wav2vec2-base")
+
+
+def test_what_was_not_measured_of_a_refused_source_is_none_in_files(shapes: Dataset, means: Means) -> None:
+    (refused,) = rank(replace(shapes, modality="audio"), ["tiny"], lambda uri: tiny_source(), means)
+    plain = json.loads(json.dumps(refused.to_dict(), allow_nan=False))
+    assert (plain["accuracy"], plain["se"], plain["seconds"]) == (None, None, None)
 
 
 def test_pictures_far_too_small_are_said_to_be(means: Means) -> None:

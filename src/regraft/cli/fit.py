@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,5 +52,5 @@ def _print_summary(run: Outcome) -> None:
         console.print(f"{label}  {Path(path)}", soft_wrap=True)
 
 
-def _accuracy(value: float, interval: tuple[float, float]) -> tuple[str, str]:
-    return f"{100 * value:.1f} %", f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"
+def _accuracy(value: float, interval: Sequence[float] | None) -> tuple[str, str]:
+    return f"{100 * value:.1f} %", f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}" if interval else "–"

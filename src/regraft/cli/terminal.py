@@ -43,7 +43,7 @@ def terminal() -> Iterator[Terminal]:
 
 def print_result(value: Any) -> None:
     """The result of a command as JSON, the only thing on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def table(*columns: str, title: str | None = None, caption: str | None = None) -> Table:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from regraft.evidence.benefits import Benefit, benefits, parts, speed, worth_splitting
 from regraft.evidence.labels import label_curve, labels_to_match, power_law
 from regraft.evidence.runs import RawRun
-from regraft.evidence.stats import Finding, mean_interval, verdict_against_best
+from regraft.evidence.stats import Finding, ci95, verdict_against_best
 from regraft.tune import RECIPES
 from regraft.tune.plan import epochs_and_updates
 
@@ -56,7 +56,7 @@ class Control:
         """Plain values, as they go into evidence.json; the interval is of one run on these N examples."""
         runs, n = self.correct.shape
         accuracy = float(self.correct.mean())
-        figures = {"accuracy": accuracy, "n": n, "ci95": list(mean_interval(self.correct)), "runs": runs}
+        figures = {"accuracy": accuracy, "n": n, "ci95": ci95(self.correct), "runs": runs}
         rest = {"seconds": round(self.seconds, 2), "updates": self.updates, "matched": self.matched}
         return {"name": self.name, "what": self.what, **figures, **rest}
 
@@ -156,9 +156,9 @@ def sentence(end: Benefit, share: Mapping[str, float]) -> str:
     return f"{text} Of {total:+z.1f} points over training from scratch, {whose}."
 
 
-def _span(difference: float, ci95: tuple[float, float], n: int) -> str:
-    low, high = (100 * edge for edge in ci95)
-    return f"{100 * difference:+z.1f} points (95 % interval {low:+z.1f} to {high:+z.1f}, N = {n})"
+def _span(difference: float, ends: tuple[float, float] | None, n: int) -> str:
+    interval = f"95 % interval {100 * ends[0]:+z.1f} to {100 * ends[1]:+z.1f}, " if ends else ""
+    return f"{100 * difference:+z.1f} points ({interval}N = {n})"
 
 
 def _hurried(scratch: Sequence[RawRun], n_train: int, remedy: str) -> list[str]:

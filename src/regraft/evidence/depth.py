@@ -27,7 +27,7 @@ import torch
 from regraft.cut import between
 from regraft.evidence.arms import EVALUATING, Case, watched
 from regraft.evidence.runs import Name, RawRun, RunStore
-from regraft.evidence.stats import mean_interval
+from regraft.evidence.stats import ci95
 from regraft.source import with_random_weights
 from regraft.tune import Network, Plan, Recipe, resolve, starting_head, upper_network
 
@@ -133,7 +133,7 @@ def refresh_above(network: Network, case: Case, cut: str) -> None:
 
 
 def _row(cut: str, variant: str, run: RawRun) -> dict[str, Any]:
-    figures = {"accuracy": float(run.correct.mean()), "ci95": list(mean_interval(run.correct)), "n": len(run.correct)}
+    figures = {"accuracy": float(run.correct.mean()), "ci95": ci95(run.correct), "n": len(run.correct)}
     return {"cut": cut, "variant": variant, **figures, "updates": run.updates, "seconds": round(run.seconds, 2)}
 
 

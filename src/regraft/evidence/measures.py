@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from regraft.data import Task
-from regraft.evidence.stats import mean_interval
+from regraft.evidence.stats import ci95
 
 # What people read: the name of the mean merit, and the words around a percentage of it.
 WORDS = {
@@ -49,10 +49,11 @@ def measured(task: Task, outputs: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     Returns:
         Of classes accuracy, n and ci95 (Wilson). Of labels f1_samples, the merit, with its interval as ci95; f1_micro,
         f1_macro, accuracy (all labels of an example right) and hamming (share of labels wrong). Of numbers r2, mae and
-        rmse in their own units, and score, the merit, with its interval as ci95.
+        rmse in their own units, and score, the merit, with its interval as ci95. None where nothing is known: ci95 of a
+        single score, r2 of numbers that do not vary.
     """
     merits = task.merits_of_outputs(outputs, y)
-    common = {"n": len(y), "ci95": list(mean_interval(merits))}
+    common = {"n": len(y), "ci95": ci95(merits)}
     if task.one_of:
         return {"accuracy": int(merits.sum()) / len(y), **common}
     if task.numeric:
@@ -60,11 +61,12 @@ def measured(task: Task, outputs: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     return {**of_labels(outputs > 0.5, y > 0.5), "score": float(merits.mean()), **common}
 
 
-def _of_numbers(said: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def _of_numbers(said: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
     off = said - truth
     spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
-    r2 = 1 - (off**2).sum(axis=0) / np.where(spread > 0, spread, np.inf)
-    return {"r2": float(r2.mean()), "mae": float(np.abs(off).mean()), "rmse": float(np.sqrt((off**2).mean(0)).mean())}
+    varies = spread > 0
+    r2 = float((1 - (off**2).sum(axis=0)[varies] / spread[varies]).mean()) if varies.any() else None
+    return {"r2": r2, "mae": float(np.abs(off).mean()), "rmse": float(np.sqrt((off**2).mean(0)).mean())}
 
 
 def of_labels(said: np.ndarray, there: np.ndarray) -> dict[str, float]:
@@ -111,7 +113,7 @@ def in_words(task_kind: str, test: dict[str, Any]) -> str:
     """
     if task_kind == "regression":
         errors = f"mean absolute error {test['mae']:.4g}, root mean squared error {test['rmse']:.4g}"
-        return f"R² {test['r2']:.3f}, {errors}"
+        return errors if test["r2"] is None else f"R² {test['r2']:.3f}, {errors}"
     if task_kind == "multilabel":
         f1 = f"F1 {100 * test['f1_micro']:.1f} % over all labels, {100 * test['f1_macro']:.1f} % as the mean of labels"
         return f"{f1}; all labels right for {100 * test['accuracy']:.1f} % of the examples"

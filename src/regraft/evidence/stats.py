@@ -52,11 +52,14 @@ def wilson(k: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def mean_interval(scores: ArrayLike) -> tuple[float, float]:
+def mean_interval(scores: ArrayLike) -> tuple[float, float] | None:
     """The 95 % interval of a mean score on N examples: Wilson's for right or wrong, else Student's.
 
     Args:
         scores: bool or float per example, (N,), or per run and example, (M, N); the interval is that of one run.
+
+    Returns:
+        Lower and upper end; None of a single float, which does not tell how much others differ from it.
 
     Example:
         >>> mean_interval(np.array([True] * 93 + [False] * 7)) == wilson(93, 100)
@@ -72,10 +75,16 @@ def mean_interval(scores: ArrayLike) -> tuple[float, float]:
     if values.dtype == bool:
         return wilson(float(values.sum()) / len(values), n)
     if n < 2:
-        return -math.inf, math.inf
+        return None
     error = math.sqrt(float(values.var(axis=1, ddof=1).mean()) / n)
     half = float(stdtrit(n - 1, 0.975)) * error
     return float(values.mean()) - half, float(values.mean()) + half
+
+
+def ci95(scores: ArrayLike) -> list[float] | None:
+    """`mean_interval` as files hold it."""
+    ends = mean_interval(scores)
+    return list(ends) if ends else None
 
 
 def standard_error(accuracy: float, n: int) -> float:
@@ -164,7 +173,7 @@ class Verdict:
         verdict: "helps", "no difference" or "hurts".
         control: name of the control it was measured against.
         difference: accuracy of the delivered model minus that of the control.
-        ci95: paired 95 % interval of the difference.
+        ci95: paired 95 % interval of the difference; None where one score is all there is.
         p: exact McNemar p.
         n: test examples that both were measured on.
     """
@@ -172,13 +181,13 @@ class Verdict:
     verdict: Finding
     control: str
     difference: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     p: float
     n: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they go into evidence.json."""
-        return asdict(self) | {"ci95": list(self.ci95)}
+        return asdict(self) | {"ci95": list(self.ci95) if self.ci95 else None}
 
 
 def verdict(
@@ -210,21 +219,23 @@ def verdict(
     if np.asarray(delivered_correct).dtype.kind == "f":
         return _verdict_on_scores(np.asarray(delivered_correct), np.asarray(control_correct), control)
     only_first, only_second, n = _discordant(delivered_correct, control_correct)
-    ci95 = paired_bootstrap(delivered_correct, control_correct, seed=seed)
+    low, high = paired_bootstrap(delivered_correct, control_correct, seed=seed)
     p = mcnemar(delivered_correct, control_correct)
     finding: Finding = "no difference"
-    if p <= 0.05 and (ci95[0] > 0 or ci95[1] < 0):
-        finding = "helps" if ci95[0] > 0 else "hurts"
-    return Verdict(finding, control, (only_first - only_second) / n, ci95, p, n)
+    if p <= 0.05 and (low > 0 or high < 0):
+        finding = "helps" if low > 0 else "hurts"
+    return Verdict(finding, control, (only_first - only_second) / n, (low, high), p, n)
 
 
 def _verdict_on_scores(ours: np.ndarray, theirs: np.ndarray, control: str) -> Verdict:
     gaps = ours - theirs
-    n, mean, ci95 = len(gaps), float(gaps.mean()), mean_interval(gaps)
-    error = (ci95[1] - ci95[0]) / 2 / float(stdtrit(n - 1, 0.975)) if n > 1 else math.inf
-    p = 2 * float(stdtr(n - 1, -abs(mean) / error)) if 0 < error < math.inf else float(not mean or n < 2)
-    finding: Finding = "helps" if ci95[0] > 0 else "hurts" if ci95[1] < 0 else "no difference"
-    return Verdict(finding, control, mean, ci95, p, n)
+    n, mean, ends = len(gaps), float(gaps.mean()), mean_interval(gaps)
+    if ends is None:
+        return Verdict("no difference", control, mean, None, 1.0, n)
+    error = (ends[1] - ends[0]) / 2 / float(stdtrit(n - 1, 0.975))
+    p = 2 * float(stdtr(n - 1, -abs(mean) / error)) if error else float(not mean)
+    finding: Finding = "helps" if ends[0] > 0 else "hurts" if ends[1] < 0 else "no difference"
+    return Verdict(finding, control, mean, ends, p, n)
 
 
 def verdict_against_best(delivered_correct: ArrayLike, controls: Mapping[str, ArrayLike], *, seed: int = 0) -> Verdict:

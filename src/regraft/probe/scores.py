@@ -30,7 +30,7 @@ def logme(X: np.ndarray | RowSpace, y: np.ndarray, n_classes: int) -> float:
         n_classes: K.
 
     Returns:
-        In nats; higher is better.
+        In nats; higher is better. NaN of rows that are all alike.
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(40, 3))
@@ -40,6 +40,8 @@ def logme(X: np.ndarray | RowSpace, y: np.ndarray, n_classes: int) -> float:
     References: You, Liu, Wang and Long, 2021, arXiv:2102.11005.
     """
     space = row_space(X)
+    if not space.singular.any():
+        return float("nan")
     member = (np.arange(n_classes) == y[:, None]).astype(float)
     targets = member - member.mean(axis=0)  # centred, as the features are
     return float(np.mean([_evidence(space, target) for target in targets.T]))

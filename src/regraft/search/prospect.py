@@ -84,6 +84,7 @@ def look_at(data: Dataset, source: Source, means: Means, traced: Traced | None =
     features = Features(data, source, traced, means)
     taps = taps_wanted(traced, len(features.labels("train")))
     features.fill(taps)
+    check_splits(features.data)  # some examples may turn out to be unreadable only now
     return Prospect(source, traced, features, _profile(features, taps, traced, len(data.classes), means))
 
 

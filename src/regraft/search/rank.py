@@ -12,6 +12,7 @@ Shape letters: N examples (training and validation), K classes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,13 +46,15 @@ class Ranked:
     Args:
         source: URI.
         fitness: whether the data suit its input.
-        accuracy: of its best probe, on validation and on training examples held out.
+        accuracy: of its best probe, on validation and on training examples held out; NaN, like `se` and `seconds`,
+            of a source that the data do not fit.
         se: binomial standard error of that.
         reads: what the probe reads.
         seconds: one example's way through the whole network, here, in PyTorch.
         n_params: of the network.
         licence: of the weights, where known.
-        scores: LogME and H-score of the last layer's features; NCE and LEEP of the source's own answers.
+        scores: LogME and H-score of the last layer's features; NCE and LEEP of the source's own answers. Where one has
+            no value, as of features that are alike for all examples, it is left out.
         reason: why it stands where it does.
         sureness: (N,), the probability that the probe, held out, gives to what is true; of numbers their merit.
     """
@@ -69,10 +72,11 @@ class Ranked:
     sureness: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, without the single examples."""
+        """Plain values, without the single examples; None for what was not measured."""
         others = ("sureness", "fitness")
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in others}
-        return values | {"fits": self.fitness.to_dict()}
+        unknown = ("accuracy", "se", "seconds") if self.fitness.verdict == "refuses" else ()
+        return values | dict.fromkeys(unknown) | {"fits": self.fitness.to_dict()}
 
 
 def rank(data: Dataset, uris: Iterable[str], open_source: Callable[[str], Source], means: Means) -> list[Ranked]:
@@ -177,7 +181,7 @@ def _judged(data: Dataset, open_source: Callable[[str], Source], means: Means, u
         se=best.se,
         reads=describe_probe(best),
         seconds=_seconds(source),
-        scores=_scores(prospect),
+        scores={name: value for name, value in _scores(prospect).items() if math.isfinite(value)},
         sureness=_sureness(best, prospect.features),
     )
 
