@@ -46,7 +46,7 @@ def _told(node: fx.Node) -> str | None:
     queue, seen = [(node, False)], {node}
     for at, turned in queue:
         packet = getattr(at.target, "overloadpacket", None)
-        if at.op == "placeholder" or packet in _CHANNELS_FIRST:
+        if packet in _CHANNELS_FIRST:
             return "NHWC" if turned else "NCHW"
         if packet is aten.linear or (packet in _NORMS and len(at.args[1]) == 1):  # type: ignore[arg-type]
             return "NCHW" if turned else "NHWC"
