@@ -87,16 +87,6 @@ def ci95(scores: ArrayLike) -> list[float] | None:
     return list(ends) if ends else None
 
 
-def standard_error(accuracy: float, n: int) -> float:
-    """Standard error of an accuracy measured on n examples (binomial).
-
-    Example:
-        >>> standard_error(0.5, 100)
-        0.05
-    """
-    return math.sqrt(accuracy * (1 - accuracy) / n)
-
-
 def paired_bootstrap(
     first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95, repeats: int = 20_000, seed: int = 0
 ) -> tuple[float, float]:
