@@ -47,8 +47,8 @@ from regraft.search import (
     look_at,
     race,
     rank,
+    refuse_if_none_fits,
     settled_order,
-    some_fit,
     traced_source,
 )
 from regraft.search.study import STUDY
@@ -160,7 +160,7 @@ def _best(job: Job, data: Dataset, work: Means, folder: RunFolder, clock: Clock)
     opened = partial(open_source, opening=job, data=data)
     ranked = settled_order(rank(data, job.sources, opened, work), folder.path)
     folder.write_json("ranking.json", [each.to_dict() for each in ranked])
-    some_fit(ranked)
+    refuse_if_none_fits(ranked)
     if job.chosen_recipe is None:  # who asks for a recipe has settled what is trained, and how long
         ranked = race(ranked, data, opened, work, folder=folder.path, clock=clock)
         folder.write_json("ranking.json", [each.to_dict() for each in ranked])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,17 +28,23 @@ from regraft.transfer import Outcome, transfer
 CELLS = {"regression": ("20.5", "40.25", "61"), "multilabel": ("round|thin", "round", "")}
 
 
+def write_table(root: Path, kind: Kind, per_class: int, split_of: Callable[[int], str]) -> str:
+    """A table of small pictures beside them, each with the split of its number."""
+    X, y = tiny_images(per_class)
+    lines = ["path,labels,split"]
+    for i, (pixels, label) in enumerate(zip(X, y, strict=True)):
+        Image.fromarray(pixels).save(root / f"{i}.png")
+        lines.append(f"{i}.png,{CELLS[kind][label]},{split_of(i)}")
+    (root / "table.csv").write_text("\n".join(lines))
+    return str(root / "table.csv")
+
+
 @pytest.fixture(scope="module", params=["regression", "multilabel"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Outcome]]:
     """A run of each kind on 90 small pictures, with quick controls."""
     kind, root = request.param, tmp_path_factory.mktemp(request.param)
-    X, y = tiny_images(30)
-    lines = ["path,labels,split"]
-    for i, (pixels, label) in enumerate(zip(X, y, strict=True)):
-        Image.fromarray(pixels).save(root / f"{i}.png")
-        lines.append(f"{i}.png,{CELLS[kind][label]},{('train', 'train', 'val', 'test')[i % 4]}")
-    (root / "table.csv").write_text("\n".join(lines))
-    job = Job(data=str(root / "table.csv"), task=kind, time_limit=20, cache=root / "cache", out=root / "run")
+    table = write_table(root, kind, 30, lambda i: ("train", "train", "val", "test")[i % 4])
+    job = Job(data=table, task=kind, time_limit=20, cache=root / "cache", out=root / "run")
     yield kind, transfer(job)
 
 
@@ -71,13 +77,8 @@ def test_figures_are_scikit_learns_of_the_answers_written(made: tuple[str, Outco
 @pytest.mark.parametrize("level", ["off", "quick"])
 @pytest.mark.parametrize("kind", ["regression", "multilabel"])
 def test_a_single_test_example_makes_a_report_without_intervals(tmp_path: Path, kind: Kind, level: Level):
-    X, y = tiny_images(8)
-    lines = ["path,labels,split"]
-    for i, (pixels, label) in enumerate(zip(X, y, strict=True)):
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-        lines.append(f"{i}.png,{CELLS[kind][label]},{'test' if i == 0 else ('train', 'train', 'val')[i % 3]}")
-    (tmp_path / "table.csv").write_text("\n".join(lines))
-    job = Job(data=str(tmp_path / "table.csv"), task=kind, recipe="probe", evidence=level, cache=tmp_path / "cache")
+    table = write_table(tmp_path, kind, 8, lambda i: ("train", "train", "val")[i % 3] if i else "test")
+    job = Job(data=table, task=kind, recipe="probe", evidence=level, cache=tmp_path / "cache")
     run = transfer(replace(job, out=tmp_path / "run"))
     written = [path for name in ("*.json", "model/*.json") for path in run.folder.glob(name)]
     assert [json.loads(path.read_text(), parse_constant=pytest.fail) for path in written]

@@ -10,6 +10,10 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: this user ma
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # As PyTorch's processor, oneDNN, OpenVINO and C++ itself say it; CUDA and NumPy have classes of their own.
 _TOO_LITTLE = ("can't allocate memory", "not enough memory", "could not allocate", "bad_alloc", "out of memory")
+_SMALLER = (
+    "What was finished is kept in the cache. A fit takes less with smaller batches (--set batch_size=8), with smaller "
+    "pictures (--input-size 128), or above a higher cut: --recipe probe trains no layer of the source"
+)
 
 
 def refusal(error: BaseException) -> str | None:
@@ -29,12 +33,6 @@ def refusal(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in said for w in _TOO_LITTLE)):
         return f"this machine has too little memory for this: {_first(error)}. {_SMALLER}"
     return None
-
-
-_SMALLER = (
-    "What was finished is kept in the cache. A fit takes less with smaller batches (--set batch_size=8), with smaller "
-    "pictures (--input-size 128), or above a higher cut: --recipe probe trains no layer of the source"
-)
 
 
 def _first(error: BaseException) -> str:

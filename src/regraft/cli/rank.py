@@ -14,7 +14,7 @@ from regraft.cli.flags import flags, json_option
 from regraft.cli.terminal import print_result, table, table_console, terminal
 from regraft.engine import engine_of
 from regraft.job import Ranking, examples, means, open_source, readable
-from regraft.search import Clock, Ranked, race, rank, some_fit
+from regraft.search import Clock, Ranked, race, rank, refuse_if_none_fits
 
 _SHARE = 0.9  # of the time limit: what is left is for the pass to a cut, and for clocks that differ
 _SCORES = ("LogME", "H-score", "NCE", "LEEP")
@@ -37,7 +37,7 @@ def command(began: float, data: str, as_json: bool, **chosen: Any) -> None:
     opened = partial(open_source, opening=asked, data=dataset)
     with terminal() as listener, engine_of(asked.engine) as engine, means(asked, listener, engine) as work:
         ranked = rank(dataset, asked.sources, opened, work)
-        some_fit(ranked)
+        refuse_if_none_fits(ranked)
         if asked.time_limit and len(ranked) > 1:
             clock = Clock(began, asked.time_limit, _SHARE)
             with tempfile.TemporaryDirectory() as folder:

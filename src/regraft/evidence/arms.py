@@ -22,7 +22,7 @@ from regraft.errors import RecipeError
 from regraft.evidence.runs import Point, RawRun
 from regraft.probe import ProbeResult
 from regraft.search import Features, Means, Prospect, Trial, look_at, probe_for, traced_source
-from regraft.search.trial import fill, plans_for, probabilities, rows_at, view_at
+from regraft.search.trial import fill, plans_for, probabilities, rows_to_train_on, view_at
 from regraft.source import Source, with_random_weights
 from regraft.tune import (
     RECIPES,
@@ -295,13 +295,10 @@ def watched(
         watch.follow(network, tested(prospect, plan, views), plan.task)
         return network
 
-    def rows_of(plan: Plan, split: str) -> Rows:
-        return rows_at(prospect, plan, split, augment_seed=means.seed if split == "train" else None)
-
     _, history = train_steps(
         plans,
         begun,
-        rows_of,
+        rows_to_train_on(prospect, means.seed),
         seed=means.seed,
         device=means.device,
         on_event=watch,

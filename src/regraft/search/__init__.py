@@ -12,7 +12,7 @@ from regraft.search.fitness import Fitness, check
 from regraft.search.forecast import Forecast, Search, forecast
 from regraft.search.prospect import Prospect, look_at, randomised, traced_source
 from regraft.search.race import race, settled_order
-from regraft.search.rank import Ranked, rank, some_fit
+from regraft.search.rank import Ranked, rank, refuse_if_none_fits
 from regraft.search.starts import probe_for
 from regraft.search.trial import TRAINING, Trial, probe_trial, train_trial
 
@@ -39,8 +39,8 @@ __all__ = [
     "race",
     "randomised",
     "rank",
+    "refuse_if_none_fits",
     "settled_order",
-    "some_fit",
     "traced_source",
     "train_trial",
 ]

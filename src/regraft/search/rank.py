@@ -114,7 +114,7 @@ def in_order(judged: Sequence[Ranked]) -> list[Ranked]:
     return ordered
 
 
-def some_fit(ranked: Sequence[Ranked]) -> None:
+def refuse_if_none_fits(ranked: Sequence[Ranked]) -> None:
     """Refuse data that are of a kind that no source takes.
 
     Raises:

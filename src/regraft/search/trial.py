@@ -134,13 +134,10 @@ def train_trial(
     def network_of(plan: Plan) -> Network:
         return upper_network(plan, source, traced, starting_head(plan, traced, probe, seed=means.seed), seed=means.seed)
 
-    def rows_of(plan: Plan, split: str) -> Rows:
-        return rows_at(prospect, plan, split, augment_seed=means.seed if split == "train" else None)
-
     network, history = train_steps(
         plans,
         network_of,
-        rows_of,
+        rows_to_train_on(prospect, means.seed),
         seed=means.seed,
         device=means.device,
         checkpoint=checkpoint,
@@ -220,6 +217,20 @@ class Gain:
 def right(trial: Trial, split: str) -> np.ndarray:
     """Merit of a trial's answer on each example of a split, (N,); of classes booleans, which it gets right."""
     return trial.plan.task.merits_of_outputs(trial.probabilities(split), trial.prospect.features.labels(split))
+
+
+def rows_to_train_on(prospect: Prospect, seed: int) -> Callable[[Plan, str], Rows]:
+    """Of each step of a training its rows of a split, those of the training split in the recipe's views.
+
+    Args:
+        prospect: whose features.
+        seed: of the views, and of the augmentation of pixels.
+    """
+
+    def rows_of(plan: Plan, split: str) -> Rows:
+        return rows_at(prospect, plan, split, augment_seed=seed if split == "train" else None)
+
+    return rows_of
 
 
 def rows_at(prospect: Prospect, plan: Plan, split: str, *, augment_seed: int | None = None) -> Rows:
